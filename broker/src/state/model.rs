@@ -209,3 +209,10 @@ pub struct MessageQueue {
     pub queue_id: i32,
     pub topic: String,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    Java,
+    Go,
+    Other,
+}
