@@ -1,1 +1,4 @@
+#![forbid(unsafe_code)]
+//! Turns requests into engine calls.
 
+pub mod state;

@@ -1,0 +1,522 @@
+//! Who is connected: the producers and consumers of each group, and what each group subscribes to.
+//!
+//! Owned by core 0. A member of a group is a connection, not a client id: a client that comes back
+//! on a new connection is a new member until the old one closes. A consumer group exists as long
+//! as it has members.
+//!
+//! ```text
+//! consumers   group -> members (connection -> client) + GroupView (shared with the other cores)
+//! producers   group -> members
+//! connections connection -> the groups it is in        (what a close must undo)
+//! ```
+//! Every connection in a group's members lists that group in `connections`, and the reverse.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::groups::GroupTable;
+use super::heartbeat::is_rejected;
+use super::model::{
+    ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, Language, MessageModel,
+};
+use super::subscription::Subscription;
+
+/// A member without a heartbeat for this long is gone (`channelExpiredTimeout`).
+pub const CLIENT_EXPIRY_MS: i64 = 120_000;
+
+/// One connection of this process; never used again after its close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnKey(pub u64);
+
+/// Where a heartbeat came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub connection: ConnKey,
+    pub address: SocketAddr,
+    pub language: Language,
+    /// Protocol version number of the request's frame.
+    pub version: i32,
+}
+
+/// A member of a group as its last heartbeat described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    pub client_id: Arc<str>,
+    pub address: SocketAddr,
+    pub language: Language,
+    pub version: i32,
+    pub last_seen_ms: i64,
+}
+
+/// What the other cores need to know of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    pub group: Arc<str>,
+    pub consume_type: Option<ConsumeType>,
+    pub message_model: Option<MessageModel>,
+    pub consume_from_where: Option<ConsumeFromWhere>,
+    pub subscriptions: FxHashMap<Arc<str>, Arc<Subscription>>,
+}
+
+/// A change of a group's view; `None` when its last member left.
+#[derive(Clone, Debug)]
+pub struct ViewChange {
+    pub group: Arc<str>,
+    pub view: Option<Arc<GroupView>>,
+}
+
+/// Connections to send NOTIFY_CONSUMER_IDS_CHANGED (40) to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub group: Arc<str>,
+    pub connections: Vec<ConnKey>,
+}
+
+/// What a call changed, to be passed on by the caller.
+#[derive(Debug, Default)]
+pub struct ClientChanges {
+    pub notices: Vec<Notice>,
+    pub views: Vec<ViewChange>,
+}
+
+/// Replicas of the group views on every core.
+#[derive(Debug, Default)]
+pub struct GroupViews {
+    views: FxHashMap<Arc<str>, Arc<GroupView>>,
+}
+
+impl GroupViews {
+    pub fn get(&self, group: &str) -> Option<&Arc<GroupView>> {
+        self.views.get(group)
+    }
+
+    pub fn apply(&mut self, change: ViewChange) {
+        match change.view {
+            Some(view) => self.views.insert(change.group, view),
+            None => self.views.remove(&change.group),
+        };
+    }
+}
+
+type Members = BTreeMap<ConnKey, Client>;
+
+#[derive(Debug)]
+struct ConsumerGroup {
+    members: Members,
+    view: Arc<GroupView>,
+    /// Of the last V2 heartbeat.
+    fingerprint: Option<i32>,
+}
+
+#[derive(Debug, Default)]
+struct Memberships {
+    consumer_groups: Vec<Arc<str>>,
+    producer_groups: Vec<Arc<str>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ClientRegistry {
+    consumers: FxHashMap<Arc<str>, ConsumerGroup>,
+    producers: FxHashMap<Arc<str>, Members>,
+    connections: FxHashMap<ConnKey, Memberships>,
+    reject_pull_consumers: bool,
+}
+
+impl ClientRegistry {
+    /// `reject_pull_consumers`: `rejectPullConsumerEnable`.
+    pub fn new(reject_pull_consumers: bool) -> Self {
+        Self {
+            reject_pull_consumers,
+            ..Self::default()
+        }
+    }
+
+    /// Registers everything a heartbeat names. Consumer groups that are not in `groups` are passed
+    /// over silently. The second value is the answer's `IS_SUB_CHANGE`: should a client that
+    /// leaves its subscriptions out send them again?
+    pub fn heartbeat(
+        &mut self,
+        peer: &Peer,
+        data: &HeartbeatData,
+        groups: &GroupTable,
+        now_ms: i64,
+    ) -> (ClientChanges, bool) {
+        let client = Client {
+            client_id: Arc::from(data.client_id.as_str()),
+            address: peer.address,
+            language: peer.language,
+            version: peer.version,
+            last_seen_ms: now_ms,
+        };
+        let mut changes = ClientChanges::default();
+        let mut is_subscription_changed = data.heartbeat_fingerprint == 0;
+        for consumer in &data.consumer_data_set {
+            let Some(config) = groups.get(&consumer.group_name) else {
+                continue;
+            };
+            if is_rejected(consumer, self.reject_pull_consumers) {
+                continue;
+            }
+            is_subscription_changed |= self.differs_in_fingerprint(data, &consumer.group_name);
+            let subscriptions = (!data.without_sub).then_some(consumer);
+            let is_changed = self.join_consumer_group(
+                peer,
+                client.clone(),
+                consumer,
+                subscriptions,
+                &mut changes,
+            );
+            if let Some(group) = self.consumers.get_mut(consumer.group_name.as_str()) {
+                if data.heartbeat_fingerprint != 0 {
+                    group.fingerprint = Some(data.heartbeat_fingerprint);
+                }
+                if is_changed && config.notify_consumer_ids_changed_enable {
+                    changes.notices.extend(group.notice());
+                }
+            }
+        }
+        for producer in &data.producer_data_set {
+            self.join_producer_group(peer.connection, client.clone(), &producer.group_name);
+        }
+        (changes, is_subscription_changed)
+    }
+
+    /// For V2 heartbeats: another fingerprint than stored, or a refresh of what we do not know.
+    fn differs_in_fingerprint(&self, data: &HeartbeatData, group: &str) -> bool {
+        match self
+            .consumers
+            .get(group)
+            .and_then(|group| group.fingerprint)
+        {
+            Some(stored) => stored != data.heartbeat_fingerprint,
+            None => data.without_sub,
+        }
+    }
+
+    /// Returns whether the members or the topics of the group changed.
+    fn join_consumer_group(
+        &mut self,
+        peer: &Peer,
+        client: Client,
+        data: &ConsumerData,
+        subscriptions: Option<&ConsumerData>,
+        changes: &mut ClientChanges,
+    ) -> bool {
+        let name = intern(&self.consumers, &data.group_name);
+        let is_new_group = !self.consumers.contains_key(&name);
+        let group = self
+            .consumers
+            .entry(Arc::clone(&name))
+            .or_insert_with(|| ConsumerGroup::new(Arc::clone(&name), data));
+        let is_member_changed = match group.members.entry(peer.connection) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(client);
+                let memberships = self.connections.entry(peer.connection).or_default();
+                memberships.consumer_groups.push(Arc::clone(&name));
+                true
+            }
+            Entry::Occupied(mut occupied) => {
+                let previous = occupied.insert(client);
+                previous.client_id != occupied.get().client_id
+            }
+        };
+        let (is_topic_changed, is_view_changed) = group.update_view(data, subscriptions);
+        if is_new_group || is_view_changed {
+            changes.views.push(ViewChange {
+                group: name,
+                view: Some(Arc::clone(&group.view)),
+            });
+        }
+        is_member_changed || is_topic_changed
+    }
+
+    fn join_producer_group(&mut self, connection: ConnKey, client: Client, group: &str) {
+        let name = intern(&self.producers, group);
+        let members = self.producers.entry(Arc::clone(&name)).or_default();
+        if members.insert(connection, client).is_none() {
+            self.connections
+                .entry(connection)
+                .or_default()
+                .producer_groups
+                .push(name);
+        }
+    }
+
+    /// UNREGISTER_CLIENT (35): the connection leaves the named groups.
+    pub fn unregister(
+        &mut self,
+        connection: ConnKey,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+        groups: &GroupTable,
+    ) -> ClientChanges {
+        let mut changes = ClientChanges::default();
+        if let Some(group) = producer_group {
+            self.leave_producer_group(connection, group);
+        }
+        if let Some(group) = consumer_group {
+            self.leave_consumer_group(connection, group, groups, &mut changes);
+        }
+        if let Some(memberships) = self.connections.get_mut(&connection) {
+            memberships
+                .producer_groups
+                .retain(|group| Some(&**group) != producer_group);
+            memberships
+                .consumer_groups
+                .retain(|group| Some(&**group) != consumer_group);
+            if memberships.producer_groups.is_empty() && memberships.consumer_groups.is_empty() {
+                self.connections.remove(&connection);
+            }
+        }
+        changes
+    }
+
+    /// The connection is gone: it leaves every group.
+    pub fn on_closed(&mut self, connection: ConnKey, groups: &GroupTable) -> ClientChanges {
+        let mut changes = ClientChanges::default();
+        let memberships = self.connections.remove(&connection).unwrap_or_default();
+        for group in memberships.producer_groups {
+            self.leave_producer_group(connection, &group);
+        }
+        for group in memberships.consumer_groups {
+            self.leave_consumer_group(connection, &group, groups, &mut changes);
+        }
+        changes
+    }
+
+    /// Removes the members that stopped sending heartbeats; their connections are to be closed.
+    /// RocketMQ looks every 10 s.
+    pub fn expire(&mut self, now_ms: i64, groups: &GroupTable) -> (ClientChanges, Vec<ConnKey>) {
+        let consumers = self.consumers.values().map(|group| &group.members);
+        let mut expired: Vec<ConnKey> = consumers
+            .chain(self.producers.values())
+            .flatten()
+            .filter(|(_connection, client)| now_ms - client.last_seen_ms > CLIENT_EXPIRY_MS)
+            .map(|(connection, _client)| *connection)
+            .collect();
+        expired.sort_unstable();
+        expired.dedup();
+        let mut changes = ClientChanges::default();
+        let mut shrunk: Vec<Arc<str>> = Vec::new();
+        for connection in &expired {
+            let closed = self.on_closed(*connection, groups);
+            shrunk.extend(closed.notices.into_iter().map(|notice| notice.group));
+            changes.views.extend(closed.views);
+        }
+        // Told once all have left: a group shrunk step by step names members that are gone too.
+        shrunk.sort_unstable();
+        shrunk.dedup();
+        let rest = shrunk.iter().filter_map(|group| self.consumers.get(group));
+        changes
+            .notices
+            .extend(rest.filter_map(ConsumerGroup::notice));
+        (changes, expired)
+    }
+
+    fn leave_producer_group(&mut self, connection: ConnKey, group: &str) {
+        let Some(members) = self.producers.get_mut(group) else {
+            return;
+        };
+        members.remove(&connection);
+        if members.is_empty() {
+            self.producers.remove(group);
+        }
+    }
+
+    fn leave_consumer_group(
+        &mut self,
+        connection: ConnKey,
+        name: &str,
+        groups: &GroupTable,
+        changes: &mut ClientChanges,
+    ) {
+        let Some(group) = self.consumers.get_mut(name) else {
+            return;
+        };
+        if group.members.remove(&connection).is_none() {
+            return;
+        }
+        if group.members.is_empty() {
+            if let Some((group, _removed)) = self.consumers.remove_entry(name) {
+                changes.views.push(ViewChange { group, view: None });
+            }
+            return;
+        }
+        if groups
+            .get(name)
+            .is_none_or(|config| config.notify_consumer_ids_changed_enable)
+        {
+            changes.notices.extend(group.notice());
+        }
+    }
+
+    /// The client ids of a consumer group (38), sorted, each once. `None`: no member.
+    pub fn member_ids(&self, group: &str) -> Option<Vec<Arc<str>>> {
+        let group = self.consumers.get(group)?;
+        let mut ids: Vec<_> = group
+            .members
+            .values()
+            .map(|client| Arc::clone(&client.client_id))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Some(ids)
+    }
+
+    /// The members of a consumer group by connection; empty when it is not online.
+    pub fn consumers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
+        let members = self.consumers.get(group).map(|group| &group.members);
+        members
+            .into_iter()
+            .flatten()
+            .map(|(connection, client)| (*connection, client))
+    }
+
+    /// The connection of one member of a consumer group, for requests relayed to it (307, 309).
+    pub fn find_consumer(&self, group: &str, client_id: &str) -> Option<(ConnKey, &Client)> {
+        self.consumers(group)
+            .find(|(_connection, client)| &*client.client_id == client_id)
+    }
+
+    /// The members of a producer group by connection; empty when it is not online.
+    pub fn producers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
+        let members = self.producers.get(group);
+        members
+            .into_iter()
+            .flatten()
+            .map(|(connection, client)| (*connection, client))
+    }
+
+    /// The names of all producer groups, sorted (328).
+    pub fn producer_groups(&self) -> Vec<Arc<str>> {
+        let mut groups: Vec<_> = self.producers.keys().cloned().collect();
+        groups.sort_unstable();
+        groups
+    }
+
+    /// The view of a consumer group that is online.
+    pub fn view(&self, group: &str) -> Option<&Arc<GroupView>> {
+        self.consumers.get(group).map(|group| &group.view)
+    }
+
+    pub fn subscription(&self, group: &str, topic: &str) -> Option<&Arc<Subscription>> {
+        self.view(group)?.subscriptions.get(topic)
+    }
+
+    /// The groups that are online and subscribe to the topic (300), sorted.
+    pub fn groups_on_topic(&self, topic: &str) -> Vec<Arc<str>> {
+        let mut groups: Vec<_> = self
+            .consumers
+            .values()
+            .filter(|group| group.view.subscriptions.contains_key(topic))
+            .map(|group| Arc::clone(&group.view.group))
+            .collect();
+        groups.sort_unstable();
+        groups
+    }
+}
+
+impl ConsumerGroup {
+    fn new(name: Arc<str>, data: &ConsumerData) -> Self {
+        let view = GroupView {
+            group: name,
+            consume_type: data.consume_type,
+            message_model: data.message_model,
+            consume_from_where: data.consume_from_where,
+            subscriptions: FxHashMap::default(),
+        };
+        Self {
+            members: Members::new(),
+            view: Arc::new(view),
+            fingerprint: None,
+        }
+    }
+
+    /// The newest heartbeat decides for the whole group. A known topic changes only with a larger
+    /// subscription version; topics the heartbeat leaves out go.
+    /// Returns whether the set of topics changed, and whether anything in the view did.
+    fn update_view(
+        &mut self,
+        data: &ConsumerData,
+        subscriptions: Option<&ConsumerData>,
+    ) -> (bool, bool) {
+        let mut next: Option<GroupView> = None;
+        let current = &self.view;
+        let modes = (
+            data.consume_type,
+            data.message_model,
+            data.consume_from_where,
+        );
+        if modes
+            != (
+                current.consume_type,
+                current.message_model,
+                current.consume_from_where,
+            )
+        {
+            let view = next.get_or_insert_with(|| (**current).clone());
+            (
+                view.consume_type,
+                view.message_model,
+                view.consume_from_where,
+            ) = modes;
+        }
+        let mut is_topic_changed = false;
+        if let Some(data) = subscriptions {
+            for subscription in &data.subscription_data_set {
+                let view = next.as_ref().unwrap_or(current);
+                let known = view.subscriptions.get(subscription.topic.as_str());
+                is_topic_changed |= known.is_none();
+                if known.is_none_or(|known| known.version < subscription.sub_version) {
+                    let topic = Arc::from(subscription.topic.as_str());
+                    let wanted = Arc::new(Subscription::from_heartbeat(subscription));
+                    let view = next.get_or_insert_with(|| (**current).clone());
+                    view.subscriptions.insert(topic, wanted);
+                }
+            }
+            let named: FxHashSet<&str> = data
+                .subscription_data_set
+                .iter()
+                .map(|subscription| subscription.topic.as_str())
+                .collect();
+            let view = next.as_ref().unwrap_or(current);
+            // Every named topic is in the view by now, so a larger view holds others.
+            if named.len() < view.subscriptions.len() {
+                is_topic_changed = true;
+                let view = next.get_or_insert_with(|| (**current).clone());
+                view.subscriptions
+                    .retain(|topic, _subscription| named.contains(&**topic));
+            }
+        }
+        let is_view_changed = next.is_some();
+        if let Some(view) = next {
+            self.view = Arc::new(view);
+        }
+        (is_topic_changed, is_view_changed)
+    }
+
+    /// Everyone in the group, unless it broadcasts and so has nothing to share out.
+    fn notice(&self) -> Option<Notice> {
+        if self.view.message_model == Some(MessageModel::Broadcasting) {
+            return None;
+        }
+        Some(Notice {
+            group: Arc::clone(&self.view.group),
+            connections: self.members.keys().copied().collect(),
+        })
+    }
+}
+
+/// The name as the map already holds it, so that one group's name is one allocation.
+fn intern<V>(map: &FxHashMap<Arc<str>, V>, name: &str) -> Arc<str> {
+    map.get_key_value(name)
+        .map_or_else(|| Arc::from(name), |(known, _value)| Arc::clone(known))
+}
+
+#[cfg(test)]
+mod tests;
