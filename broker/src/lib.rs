@@ -1,1 +1,5 @@
+//! Request code to shard call to answer.
 
+#![forbid(unsafe_code)]
+
+pub mod config;
