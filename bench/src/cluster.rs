@@ -107,7 +107,13 @@ pub fn queues(options: &CommonOptions, purpose: Purpose) -> Result<Vec<Queue>, B
                 .and_then(|broker| broker.broker_addrs.get("0"));
             if let (Some(master), true) = (master, data.perm & permission != 0) {
                 let (name, broker) = (data.broker_name.clone(), resolve(master)?);
-                push_queues(&mut queues, broker, Some(name), &topic, count.min(count_max));
+                push_queues(
+                    &mut queues,
+                    broker,
+                    Some(name),
+                    &topic,
+                    count.min(count_max),
+                );
             }
         }
     }
@@ -152,7 +158,11 @@ pub fn create_topics(options: &CommonOptions) -> Result<Vec<Queue>, BenchError> 
 
 fn name_server(list: &str) -> Result<AdminConnection, BenchError> {
     let mut failure = BenchError::Address(list.to_owned());
-    for address in list.split([';', ',']).map(str::trim).filter(|text| !text.is_empty()) {
+    for address in list
+        .split([';', ','])
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+    {
         match resolve(address).and_then(AdminConnection::open) {
             Ok(connection) => return Ok(connection),
             Err(error) => failure = error,
@@ -179,10 +189,13 @@ fn masters(
         return Err(answer.refused("the cluster request"));
     }
     let cluster: ClusterInfo = parse(&answer.body, "the cluster request")?;
-    let masters = cluster.broker_addr_table.into_iter().filter_map(|(name, data)| {
-        let address = data.broker_addrs.get("0")?;
-        Some(resolve(address).map(|address| (address, Some(name))))
-    });
+    let masters = cluster
+        .broker_addr_table
+        .into_iter()
+        .filter_map(|(name, data)| {
+            let address = data.broker_addrs.get("0")?;
+            Some(resolve(address).map(|address| (address, Some(name))))
+        });
     let masters = masters.collect::<Result<Vec<_>, _>>()?;
     if masters.is_empty() {
         return Err(BenchError::Answer {
@@ -348,6 +361,9 @@ mod tests {
     fn cluster_of_the_reference_name_server_is_read() {
         let body = br#"{"brokerAddrTable":{"broker-a":{"brokerAddrs":{0:"127.0.0.1:10911"},"brokerName":"broker-a","cluster":"DefaultCluster","enableActingMaster":false}},"clusterAddrTable":{"DefaultCluster":["broker-a"]}}"#;
         let cluster: ClusterInfo = parse(body, "test").unwrap();
-        assert_eq!(cluster.broker_addr_table["broker-a"].broker_addrs["0"], "127.0.0.1:10911");
+        assert_eq!(
+            cluster.broker_addr_table["broker-a"].broker_addrs["0"],
+            "127.0.0.1:10911"
+        );
     }
 }

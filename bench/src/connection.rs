@@ -76,6 +76,10 @@ impl Connection {
         Ok(())
     }
 
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Writes as much of the output as the socket takes.
     fn write(&mut self) -> Result<bool, BenchError> {
         while self.written < self.output.len() {

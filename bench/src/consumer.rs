@@ -23,6 +23,8 @@ const SUSPEND_MS: i64 = 15_000;
 const POLL_NS: u64 = 1_000_000;
 /// Pause after an error reply.
 const ERROR_NS: u64 = 100_000_000;
+/// Error replies in a row after which a drain gives a queue up.
+const ERRORS_MAX: u32 = 50;
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
@@ -81,7 +83,7 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
         Box::new(move |context: &Context| Consumer::new(request, lanes, ends)?.run(context))
             as Worker
     });
-    run::run("consumer", common, workers.collect())
+    run::run("consumer", common, options.drain, workers.collect())
 }
 
 /// The parts of a pull that are the same for every queue.
@@ -142,6 +144,8 @@ struct Reader {
     queue: Queue,
     offset: i64,
     state: State,
+    /// Error replies since the last good one.
+    errors: u32,
     check: Option<QueueCheck>,
 }
 
@@ -155,6 +159,7 @@ impl Reader {
             queue,
             offset,
             state: State::Paused(0),
+            errors: 0,
             check,
         }
     }
@@ -202,10 +207,15 @@ impl Consumer {
             let wake_ns = self.resume(context);
             let wait_ns = wake_ns.saturating_sub(context.clock.now_ns());
             ready.clear();
-            ready.extend(self.poller.wait(Duration::from_nanos(wait_ns).min(WAIT_MAX))?);
+            ready.extend(
+                self.poller
+                    .wait(Duration::from_nanos(wait_ns).min(WAIT_MAX))?,
+            );
             for token in &ready {
                 let token = *token as usize;
-                let result = self.receive(context, token).and_then(|()| self.flush(token));
+                let result = self
+                    .receive(context, token)
+                    .and_then(|()| self.flush(token));
                 if let Err(error) = result {
                     self.close(token, &error);
                 }
@@ -213,7 +223,10 @@ impl Consumer {
         }
         let readers = self.lanes.iter_mut().flat_map(|lane| &mut lane.readers);
         for check in readers.filter_map(|reader| reader.check.take()) {
-            self.tally.verdict.get_or_insert_default().add(&check.verdict());
+            self.tally
+                .verdict
+                .get_or_insert_default()
+                .add(&check.verdict());
         }
         Ok(self.tally)
     }
@@ -232,20 +245,26 @@ impl Consumer {
         let now_ns = context.clock.now_ns();
         let mut wake_ns = u64::MAX;
         for token in 0..self.lanes.len() {
-            let Lane { connection, readers } = &mut self.lanes[token];
-            let Some(connection) = connection else { continue };
+            let Lane {
+                connection,
+                readers,
+            } = &mut self.lanes[token];
+            let Some(connection) = connection else {
+                continue;
+            };
             for (index, reader) in readers.iter_mut().enumerate() {
                 match reader.state {
                     State::Paused(until_ns) if until_ns <= now_ns => {
                         let opaque = OPAQUE_FIRST + index as i32;
-                        self.request.append_to(&mut connection.output, opaque, reader);
+                        self.request
+                            .append_to(&mut connection.output, opaque, reader);
                         reader.state = State::Waiting;
                     }
                     State::Paused(until_ns) => wake_ns = wake_ns.min(until_ns),
                     State::Waiting | State::Finished => {}
                 }
             }
-            if !connection.output.is_empty()
+            if connection.has_output()
                 && let Err(error) = self.flush(token)
             {
                 self.close(token, &error);
@@ -255,7 +274,10 @@ impl Consumer {
     }
 
     fn receive(&mut self, context: &Context, token: usize) -> Result<(), BenchError> {
-        let Lane { connection, readers } = &mut self.lanes[token];
+        let Lane {
+            connection,
+            readers,
+        } = &mut self.lanes[token];
         let Some(connection) = connection else {
             return Ok(());
         };
@@ -273,12 +295,11 @@ impl Consumer {
             }
             let now_ns = context.clock.now_ns();
             reader.state = on_reply(context, tally, reader, &reply, now_ns)?;
-            if let (State::Paused(_), response::PULL_NOT_FOUND) = (&reader.state, reply.code) {
-                if is_drain {
-                    reader.state = State::Finished;
-                } else if !request.is_held() {
-                    reader.state = State::Paused(now_ns + POLL_NS);
-                }
+            let is_at_end = reply.code == response::PULL_NOT_FOUND;
+            if is_drain && (is_at_end || reader.errors > ERRORS_MAX) {
+                reader.state = State::Finished;
+            } else if is_at_end && !request.is_held() {
+                reader.state = State::Paused(now_ns + POLL_NS);
             }
             if matches!(reader.state, State::Paused(until_ns) if until_ns <= now_ns) {
                 request.append_to(&mut output, reply.opaque, reader);
@@ -322,14 +343,19 @@ fn on_reply(
         | response::PULL_OFFSET_MOVED => {}
         _ => {
             tally.errors.count(reply.code, &reply.remark(), 1);
-            context.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            context
+                .errors
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            reader.errors += 1;
             return Ok(State::Paused(now_ns + ERROR_NS));
         }
     }
-    let next = reply.ext_int("nextBeginOffset").ok_or_else(|| BenchError::Answer {
-        what: "a pull",
-        reason: "no nextBeginOffset in it".to_owned(),
-    })?;
+    let next = reply
+        .ext_int("nextBeginOffset")
+        .ok_or_else(|| BenchError::Answer {
+            what: "a pull",
+            reason: "no nextBeginOffset in it".to_owned(),
+        })?;
     if reply.code == response::PULL_OFFSET_MOVED {
         let remark = reply.remark();
         tally.errors.count(reply.code, &remark, 1);
@@ -338,6 +364,7 @@ fn on_reply(
         }
     }
     reader.offset = next;
+    reader.errors = 0;
     Ok(State::Paused(0))
 }
 

@@ -347,7 +347,10 @@ fn leading_int(text: &[u8]) -> Option<i32> {
         Some(digits) => (true, digits),
         None => (false, text),
     };
-    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     if count == 0 || count > 10 {
         return None;
     }
@@ -382,7 +385,9 @@ mod tests {
     use super::*;
 
     fn reply(header: &str, body: &[u8]) -> Vec<u8> {
-        let mut frame = ((header.len() + 4 + body.len()) as u32).to_be_bytes().to_vec();
+        let mut frame = ((header.len() + 4 + body.len()) as u32)
+            .to_be_bytes()
+            .to_vec();
         frame.extend_from_slice(&(header.len() as u32).to_be_bytes());
         frame.extend_from_slice(header.as_bytes());
         frame.extend_from_slice(body);
@@ -392,8 +397,12 @@ mod tests {
     #[test]
     fn json_request_is_strict_json_with_patchable_opaque() {
         let mut out = b"before".to_vec();
-        let mut writer =
-            FrameWriter::begin(&mut out, Serialization::Json, request::SEND_MESSAGE_V2, OPAQUE_FIRST);
+        let mut writer = FrameWriter::begin(
+            &mut out,
+            Serialization::Json,
+            request::SEND_MESSAGE_V2,
+            OPAQUE_FIRST,
+        );
         writer.text("b", "T");
         let properties_at = writer.text("i", "KEYS\u{1}k\u{2}");
         let opaque_at = writer.finish(2);
@@ -431,7 +440,10 @@ mod tests {
             b"xy",
         );
         let reply = Reply::scan(&frame).unwrap();
-        assert_eq!((reply.code, reply.opaque, reply.body), (0, 1_000_000_007, &b"xy"[..]));
+        assert_eq!(
+            (reply.code, reply.opaque, reply.body),
+            (0, 1_000_000_007, &b"xy"[..])
+        );
         assert_eq!(reply.ext_int("queueOffset"), Some(-12));
         assert_eq!(reply.ext_int("offset"), None);
         assert!(scan_json(reply.header).is_some());

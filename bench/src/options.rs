@@ -46,7 +46,7 @@ pub struct CommonOptions {
     /// Threads of this tool; connections are dealt over them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: u32,
-    /// How long to measure, in seconds, after the warm-up [default: 10 unless --count is given].
+    /// How long to measure, in seconds, after the warm-up [default: 10 unless --count or --drain is given].
     #[arg(long, value_parser = seconds)]
     pub duration: Option<Duration>,
     /// Stop after this many messages.
@@ -143,7 +143,9 @@ pub enum Verify {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
@@ -152,14 +154,16 @@ impl CommonOptions {
         if self.topics == 1 {
             return vec![self.topic.clone()];
         }
-        (0..self.topics).map(|index| format!("{}-{index}", self.topic)).collect()
+        (0..self.topics)
+            .map(|index| format!("{}-{index}", self.topic))
+            .collect()
     }
 
-    /// When to stop measuring by the clock, if at all.
-    pub fn duration(&self) -> Option<Duration> {
-        match (self.duration, self.count) {
-            (None, None) => Some(Duration::from_secs(10)),
-            (duration, _) => duration,
+    /// When to stop measuring by the clock, if at all; `ends_by_itself` when the work has an end.
+    pub fn duration(&self, ends_by_itself: bool) -> Option<Duration> {
+        match self.duration {
+            None if self.count.is_none() && !ends_by_itself => Some(Duration::from_secs(10)),
+            duration => duration,
         }
     }
 }
@@ -171,7 +175,10 @@ impl ProducerOptions {
                 "--size must be at least {STAMP_BYTES}: the body carries a stamp of that size"
             )));
         }
-        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+        if self
+            .rate
+            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
+        {
             return Err(BenchError::Usage("--rate must be above 0".to_owned()));
         }
         Ok(())

@@ -29,7 +29,9 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
     let mut brokers: Vec<_> = queues.iter().map(|queue| queue.broker).collect();
     brokers.sort();
     brokers.dedup();
-    let run_id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run_id = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let run_id = (run_id.as_nanos() as u64 ^ u64::from(std::process::id()) << 20) << 32;
     let common = &options.common;
     let threads = common.threads.min(common.connections) as usize;
@@ -40,27 +42,31 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
         let lane = Lane::open(broker, &queues, producer, index, options.in_flight)?;
         lanes_by_thread[index % threads].push(lane);
     }
-    let workers = lanes_by_thread.into_iter().enumerate().map(|(index, lanes)| {
-        let frames = SendFrames::new(options, &queues);
-        let requests_max = options.common.count.map_or(u64::MAX, |count| {
-            share(count.div_ceil(u64::from(options.batch)), index, threads)
+    let workers = lanes_by_thread
+        .into_iter()
+        .enumerate()
+        .map(|(index, lanes)| {
+            let frames = SendFrames::new(options, &queues);
+            let requests_max = options.common.count.map_or(u64::MAX, |count| {
+                share(count.div_ceil(u64::from(options.batch)), index, threads)
+            });
+            let interval_ns = options
+                .rate
+                .map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
+            // Requests of the threads fall between each other.
+            let phase_ns =
+                interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
+            let load = Load {
+                frames,
+                requests_max,
+                requests: 0,
+                interval_ns,
+                phase_ns,
+                next_lane: 0,
+            };
+            Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
         });
-        let interval_ns = options
-            .rate
-            .map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
-        // Requests of the threads fall between each other.
-        let phase_ns = interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
-        let load = Load {
-            frames,
-            requests_max,
-            requests: 0,
-            interval_ns,
-            phase_ns,
-            next_lane: 0,
-        };
-        Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
-    });
-    run::run("producer", common, workers.collect())
+    run::run("producer", common, false, workers.collect())
 }
 
 /// Part `index` of `total` dealt over `parts`.
@@ -95,7 +101,10 @@ impl Lane {
         index: usize,
         in_flight: u32,
     ) -> Result<Self, BenchError> {
-        let own = queues.iter().enumerate().filter(|(_, queue)| queue.broker == broker);
+        let own = queues
+            .iter()
+            .enumerate()
+            .filter(|(_, queue)| queue.broker == broker);
         let own: Vec<_> = own.map(|(index, _)| (index, 0)).collect();
         Ok(Self {
             connection: Some(Connection::open(broker)?),
@@ -153,7 +162,8 @@ impl Load {
             sent_us: context.clock.wall_us(intended_ns),
         };
         let opaque = OPAQUE_FIRST + slot as i32;
-        self.frames.append_to(&mut connection.output, *queue, opaque, id);
+        self.frames
+            .append_to(&mut connection.output, *queue, opaque, id);
         *sequence += self.frames.messages_per_request();
         lane.sent += self.frames.messages_per_request();
         lane.next_queue += 1;
@@ -242,8 +252,6 @@ impl Producer {
     /// Open loop: sends everything that is due, over the lanes in turn. When all of them are full
     /// the requests wait, and their latency counts from when they were due.
     fn send_due(&mut self, context: &Context, now_ns: u64) {
-        let first = self.load.next_lane;
-        let mut touched = 0;
         while self.load.due_ns() <= now_ns && self.load.requests < self.load.requests_max {
             let count = self.lanes.len();
             let next = (0..count)
@@ -253,10 +261,12 @@ impl Producer {
             let due_ns = self.load.due_ns();
             self.load.send(context, &mut self.lanes[index], due_ns);
             self.load.next_lane = (index + 1) % count;
-            touched = (touched + (index + count - (first + touched) % count) % count + 1).min(count);
         }
-        for step in 0..touched {
-            self.flush(first.wrapping_add(step) % self.lanes.len());
+        for token in 0..self.lanes.len() {
+            let connection = self.lanes[token].connection.as_ref();
+            if connection.is_some_and(Connection::has_output) {
+                self.flush(token);
+            }
         }
     }
 
@@ -301,14 +311,21 @@ impl Producer {
             }
             let reply = Reply::scan(frame)?;
             let slot = reply.opaque.wrapping_sub(OPAQUE_FIRST) as u32;
-            let intended_ns = lane.slots.get_mut(slot as usize).and_then(|slot| slot.intended_ns.take());
+            let intended_ns = lane
+                .slots
+                .get_mut(slot as usize)
+                .and_then(|slot| slot.intended_ns.take());
             let Some(intended_ns) = intended_ns else {
                 return Ok(()); // a request of the broker, or an answer nobody waits for
             };
             lane.free.push(slot);
             if reply.code != response::SUCCESS {
-                tally.errors.count(reply.code, &reply.remark(), messages_per_request);
-                context.errors.fetch_add(messages_per_request, std::sync::atomic::Ordering::Relaxed);
+                tally
+                    .errors
+                    .count(reply.code, &reply.remark(), messages_per_request);
+                context
+                    .errors
+                    .fetch_add(messages_per_request, std::sync::atomic::Ordering::Relaxed);
                 return Ok(());
             }
             acknowledged += 1;
@@ -318,7 +335,10 @@ impl Producer {
             Ok(())
         });
         if acknowledged > 0 {
-            let (messages, bytes) = (acknowledged * messages_per_request, acknowledged * bytes_per_request);
+            let (messages, bytes) = (
+                acknowledged * messages_per_request,
+                acknowledged * bytes_per_request,
+            );
             context.publish(now_ns, messages, bytes);
             if context.is_measured(now_ns) {
                 tally.replies += acknowledged;

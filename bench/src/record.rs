@@ -84,7 +84,10 @@ mod tests {
         02";
 
     fn golden() -> Vec<u8> {
-        let digits: Vec<u8> = GOLDEN.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let digits: Vec<u8> = GOLDEN
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         digits
             .chunks(2)
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())

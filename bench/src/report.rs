@@ -29,7 +29,9 @@ impl Latencies {
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("histograms have the same bounds");
+        self.0
+            .add(&other.0)
+            .expect("histograms have the same bounds");
     }
 
     pub fn summary(&self) -> Option<LatencySummary> {
@@ -296,13 +298,18 @@ impl Report {
                 latency.count
             )?;
         }
-        write_cpu(out, "own cpu", &self.own_cpu)?;
-        if let Some(cpu) = &self.server_cpu {
+        if self.messages > 0 {
+            write_cpu(out, "own cpu", &self.own_cpu)?;
+        }
+        if let (Some(cpu), true) = (&self.server_cpu, self.messages > 0) {
             write_cpu(out, "server cpu", cpu)?;
         }
         if let (Some(now), Some(peak)) = (self.server_rss_bytes, self.server_rss_peak_bytes) {
             let (now, peak) = (now as f64 / 1e6, peak as f64 / 1e6);
-            writeln!(out, "server memory: {now:.0} MB resident, peak {peak:.0} MB")?;
+            writeln!(
+                out,
+                "server memory: {now:.0} MB resident, peak {peak:.0} MB"
+            )?;
         }
         if let Some(verdict) = &self.verify {
             writeln!(
@@ -318,7 +325,11 @@ impl Report {
             )?;
         }
         for row in &self.errors {
-            writeln!(out, "error code {}: {} x {}", row.code, row.count, row.remark)?;
+            writeln!(
+                out,
+                "error code {}: {} x {}",
+                row.code, row.count, row.remark
+            )?;
         }
         if self.closed_connections + self.unanswered > 0 {
             writeln!(
@@ -371,11 +382,21 @@ mod tests {
             let mut tally = Tally::new();
             tally.messages = messages;
             tally.verdict = verdict;
-            Report::new("test", "", Duration::from_secs(1), tally, Watched::default(), messages)
+            Report::new(
+                "test",
+                "",
+                Duration::from_secs(1),
+                tally,
+                Watched::default(),
+                messages,
+            )
         };
         assert!(report(0, None).is_failure());
         assert!(!report(1, Some(Verdict::default())).is_failure());
-        let corrupt = Verdict { corrupt: 1, ..Verdict::default() };
+        let corrupt = Verdict {
+            corrupt: 1,
+            ..Verdict::default()
+        };
         assert!(report(1, Some(corrupt)).is_failure());
     }
 }

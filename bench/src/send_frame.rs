@@ -90,22 +90,36 @@ impl SendFrames {
             false => options.tags.iter().map(|tag| Some(tag.as_str())).collect(),
         };
         let is_batch = options.batch > 1;
-        let properties: Vec<_> = tags.iter().map(|tag| properties(*tag, options.keys)).collect();
+        let properties: Vec<_> = tags
+            .iter()
+            .map(|tag| properties(*tag, options.keys))
+            .collect();
         let mut item_tails = Vec::new();
         let mut request_bytes = body.size_bytes();
         let mut item_head = [0; ITEM_HEAD_BYTES];
         if is_batch {
             item_tails = properties.iter().map(|text| item_tail(text)).collect();
             // All tails are patched in place, so their total depends on the tags alone.
-            let item_bytes = |tail: &ItemTail| ITEM_HEAD_BYTES + body.size_bytes() + tail.bytes.len();
+            let item_bytes =
+                |tail: &ItemTail| ITEM_HEAD_BYTES + body.size_bytes() + tail.bytes.len();
             let tails = item_tails.iter().cycle().take(options.batch as usize);
             request_bytes = tails.map(item_bytes).sum();
-            frame::put(&mut item_head, 16, &(body.size_bytes() as u32).to_be_bytes());
+            frame::put(
+                &mut item_head,
+                16,
+                &(body.size_bytes() as u32).to_be_bytes(),
+            );
         }
         let batch_properties = ["WAIT\u{1}true\u{2}".to_owned()];
-        let head_properties: &[String] = if is_batch { &batch_properties } else { &properties };
+        let head_properties: &[String] = if is_batch {
+            &batch_properties
+        } else {
+            &properties
+        };
         let heads = queues.iter().flat_map(|queue| {
-            head_properties.iter().map(|text| head(options, queue, text, request_bytes))
+            head_properties
+                .iter()
+                .map(|text| head(options, queue, text, request_bytes))
         });
         Self {
             serialization,
@@ -153,7 +167,8 @@ impl SendFrames {
             self.body.append_to(out, stamp(id, index));
             let tail_at = out.len();
             out.extend_from_slice(&tail.bytes);
-            tail.ids.patch(&mut out[tail_at..], id.producer, id.serial + index);
+            tail.ids
+                .patch(&mut out[tail_at..], id.producer, id.serial + index);
         }
     }
 }

@@ -100,7 +100,9 @@ pub enum StampError {
 
 /// Reads the stamp without checking the rest of the body.
 pub fn read(body: &[u8]) -> Result<Stamp, StampError> {
-    let head = body.first_chunk::<STAMP_BYTES>().ok_or(StampError::Foreign)?;
+    let head = body
+        .first_chunk::<STAMP_BYTES>()
+        .ok_or(StampError::Foreign)?;
     let field = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&head[at..at + 8]);
@@ -140,7 +142,11 @@ mod tests {
 
     #[test]
     fn stamped_bodies_pass_and_any_changed_byte_fails() {
-        for (filler, size) in [(Filler::Random, 1024), (Filler::Zero, 32), (Filler::Sequence, 33)] {
+        for (filler, size) in [
+            (Filler::Random, 1024),
+            (Filler::Zero, 32),
+            (Filler::Sequence, 33),
+        ] {
             let mut body = Vec::new();
             BodyTemplate::new(filler, size).append_to(&mut body, STAMP);
             assert_eq!(body.len(), size);
