@@ -6,6 +6,7 @@
 //! letters that carry the change values the owners return.
 
 pub mod attributes;
+pub mod checks;
 pub mod clients;
 pub mod groups;
 pub mod heartbeat;
