@@ -6,6 +6,7 @@
 //! letters that carry the change values the owners return.
 
 pub mod attributes;
+pub mod checks;
 pub mod clients;
 pub mod groups;
 pub mod heartbeat;
@@ -13,7 +14,9 @@ pub mod locks;
 pub mod model;
 pub mod paging;
 pub mod reserved;
+pub mod runtime_info;
 pub mod settings;
+pub mod stats;
 pub mod subscription;
 pub mod topics;
 
@@ -21,5 +24,6 @@ pub use clients::{ClientChanges, ClientRegistry, ConnKey, GroupView, GroupViews,
 pub use groups::{GroupChange, GroupLookup, GroupTable};
 pub use locks::QueueLocks;
 pub use settings::{CheckSettings, GroupSettings, SettingKind, TopicSettings};
+pub use stats::{BrokerStats, Counters};
 pub use subscription::{Subscription, TagFilter};
 pub use topics::{TopicChange, TopicTable};

@@ -216,3 +216,11 @@ pub enum Language {
     Go,
     Other,
 }
+
+pub fn property<'a>(properties: &'a [u8], key: &str) -> Option<&'a str> {
+    properties
+        .split(|byte| *byte == 2)
+        .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('\u{1}'))
+        .find(|(name, _value)| *name == key)
+        .map(|(_name, value)| value)
+}
