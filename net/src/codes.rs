@@ -272,15 +272,7 @@ mod tests {
         assert_eq!(response::name(-1000), Some("RPC_UNKNOWN"));
         assert_eq!(request::name(3442), None);
         assert!(request::ALL.is_sorted());
-        assert!(
-            request::ALL
-                .iter()
-                .all(|code| request::name(*code).is_some())
-        );
-        assert!(
-            response::ALL
-                .iter()
-                .all(|code| response::name(*code).is_some())
-        );
+        assert!(request::ALL.iter().all(|code| request::name(*code).is_some()));
+        assert!(response::ALL.iter().all(|code| response::name(*code).is_some()));
     }
 }

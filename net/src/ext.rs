@@ -31,15 +31,8 @@ impl<'a> ExtFields<'a> {
     }
 
     /// For tests and the lenient path: fields that stand in no frame.
-    pub fn owned<K: Into<Box<str>>, V: Into<Box<str>>>(
-        pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        Self(Repr::Owned(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect(),
-        ))
+    pub fn owned<K: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        Self(Repr::Owned(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()))
     }
 
     /// The fields in the order of the frame.
@@ -55,10 +48,7 @@ impl<'a> ExtFields<'a> {
 
     /// The value of `key`; the last one if it occurs more than once. Walks all fields.
     pub fn get(&self, key: &str) -> Option<Text<'a>> {
-        self.iter()
-            .filter(|(name, _)| name.eq_str(key))
-            .last()
-            .map(|(_, value)| value)
+        self.iter().filter(|(name, _)| name.eq_str(key)).last().map(|(_, value)| value)
     }
 
     /// Whether the frame had ext fields at all; an empty JSON object counts.
@@ -86,9 +76,9 @@ impl<'a> Iterator for ExtIter<'_, 'a> {
         match &mut self.0 {
             IterRepr::Json(pairs) => pairs.next(),
             IterRepr::Binary(pairs) => pairs.next(),
-            IterRepr::Owned(pairs) => pairs
-                .next()
-                .map(|(key, value)| (Text::owned(key.clone()), Text::owned(value.clone()))),
+            IterRepr::Owned(pairs) => {
+                pairs.next().map(|(key, value)| (Text::owned(key.clone()), Text::owned(value.clone())))
+            }
         }
     }
 }
@@ -132,10 +122,7 @@ mod tests {
     #[test]
     fn empty_binary_values_are_absent() {
         let entries = [0, 1, b'a', 0, 0, 0, 0, 0, 1, b'b', 0, 0, 0, 1, b'x'];
-        let pairs: Vec<_> = ExtFields::binary(&entries)
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
+        let pairs: Vec<_> = ExtFields::binary(&entries).iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         assert_eq!(pairs, [("b".to_string(), "x".to_string())]);
     }
 }

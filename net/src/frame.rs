@@ -43,10 +43,7 @@ pub enum FrameError {
     #[error("frame length {length} is outside 4..={}", FRAME_BYTES_MAX - 4)]
     Length { length: i32 },
     #[error("{got_bytes} bytes given for a frame of {frame_bytes}")]
-    Incomplete {
-        got_bytes: usize,
-        frame_bytes: usize,
-    },
+    Incomplete { got_bytes: usize, frame_bytes: usize },
     #[error("unknown serialisation type {0}")]
     Serialization(u8),
     #[error("header length {header_bytes} exceeds the frame")]
@@ -96,19 +93,10 @@ impl<'a> Frame<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let frame_bytes = frame_size(bytes)?.unwrap_or(PREFIX_BYTES);
         if bytes.len() != frame_bytes {
-            return Err(FrameError::Incomplete {
-                got_bytes: bytes.len(),
-                frame_bytes,
-            });
+            return Err(FrameError::Incomplete { got_bytes: bytes.len(), frame_bytes });
         }
-        let Some((info, rest)) = bytes
-            .get(4..)
-            .and_then(|rest| rest.split_first_chunk::<4>())
-        else {
-            return Err(FrameError::Incomplete {
-                got_bytes: bytes.len(),
-                frame_bytes,
-            });
+        let Some((info, rest)) = bytes.get(4..).and_then(|rest| rest.split_first_chunk::<4>()) else {
+            return Err(FrameError::Incomplete { got_bytes: bytes.len(), frame_bytes });
         };
         let [kind, len @ ..] = *info;
         let header_bytes = u32::from_be_bytes([0, len[0], len[1], len[2]]) as usize;

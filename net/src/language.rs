@@ -51,9 +51,7 @@ impl Language {
 
     /// Any letter case; `None`: no such name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|language| language.name().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|language| language.name().eq_ignore_ascii_case(name))
     }
 
     /// The name in JSON headers and bodies.
@@ -86,10 +84,7 @@ mod tests {
         for (ordinal, language) in Language::ALL.into_iter().enumerate() {
             assert_eq!(language as usize, ordinal);
             assert_eq!(Language::from_ordinal(ordinal as i64), Some(language));
-            assert_eq!(
-                Language::from_name(&language.name().to_lowercase()),
-                Some(language)
-            );
+            assert_eq!(Language::from_name(&language.name().to_lowercase()), Some(language));
         }
         assert_eq!(Language::from_ordinal(-1), None);
         assert_eq!(Language::from_ordinal(14), None);

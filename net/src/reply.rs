@@ -37,14 +37,7 @@ impl FrameWriter {
         body_len: usize,
         ext: impl FnOnce(&mut ExtWriter<'_>),
     ) {
-        let head = FrameHead {
-            code,
-            language: Language::Java,
-            version: SERVER_VERSION,
-            opaque,
-            flag: 1,
-            remark,
-        };
+        let head = FrameHead { code, language: Language::Java, version: SERVER_VERSION, opaque, flag: 1, remark };
         Self::write(out, serialization, &head, body_len, ext);
     }
 
@@ -59,14 +52,7 @@ impl FrameWriter {
         ext: impl FnOnce(&mut ExtWriter<'_>),
     ) {
         let flag = if oneway { 2 } else { 0 };
-        let head = FrameHead {
-            code,
-            language: Language::Java,
-            version: SERVER_VERSION,
-            opaque,
-            flag,
-            remark: None,
-        };
+        let head = FrameHead { code, language: Language::Java, version: SERVER_VERSION, opaque, flag, remark: None };
         Self::write(out, serialization, &head, body_len, ext);
     }
 
@@ -85,12 +71,8 @@ impl FrameWriter {
             Serialization::Binary => write_binary(out, head, ext),
         }
         let header_bytes = out.len() - start - PREFIX_BYTES;
-        assert!(
-            header_bytes < 1 << 24,
-            "a header of {header_bytes} bytes does not fit its length field"
-        );
-        let length = i32::try_from(4 + header_bytes + body_len)
-            .expect("callers bound bodies far below 2 GiB");
+        assert!(header_bytes < 1 << 24, "a header of {header_bytes} bytes does not fit its length field");
+        let length = i32::try_from(4 + header_bytes + body_len).expect("callers bound bodies far below 2 GiB");
         let info = (serialization as u32) << 24 | header_bytes as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         out[start + 4..start + PREFIX_BYTES].copy_from_slice(&info.to_be_bytes());
@@ -108,10 +90,7 @@ fn cut_remark(remark: &str) -> &str {
 fn write_json(out: &mut Vec<u8>, head: &FrameHead<'_>, ext: impl FnOnce(&mut ExtWriter<'_>)) {
     out.extend_from_slice(b"{\"code\":");
     push_int(out, head.code.into());
-    let mut writer = ExtWriter {
-        out,
-        form: Form::Json { is_open: false },
-    };
+    let mut writer = ExtWriter { out, form: Form::Json { is_open: false } };
     ext(&mut writer);
     if matches!(writer.form, Form::Json { is_open: true }) {
         out.push(b'}');
@@ -140,10 +119,7 @@ fn write_binary(out: &mut Vec<u8>, head: &FrameHead<'_>, ext: impl FnOnce(&mut E
     push_value(out, cut_remark(head.remark.unwrap_or("")).as_bytes());
     let ext_start = out.len();
     out.extend_from_slice(&[0; 4]);
-    ext(&mut ExtWriter {
-        out,
-        form: Form::Binary,
-    });
+    ext(&mut ExtWriter { out, form: Form::Binary });
     let ext_len = (out.len() - ext_start - 4) as u32;
     out[ext_start..ext_start + 4].copy_from_slice(&ext_len.to_be_bytes());
 }
@@ -203,11 +179,7 @@ impl ExtWriter<'_> {
     fn key(&mut self, key: &str) {
         match &mut self.form {
             Form::Json { is_open } => {
-                let before: &[u8] = if *is_open {
-                    b",\""
-                } else {
-                    b",\"extFields\":{\""
-                };
+                let before: &[u8] = if *is_open { b",\"" } else { b",\"extFields\":{\"" };
                 *is_open = true;
                 self.out.extend_from_slice(before);
                 // Keys are names from our own sources, which need no escapes.
@@ -215,8 +187,7 @@ impl ExtWriter<'_> {
                 self.out.extend_from_slice(b"\":");
             }
             Form::Binary => {
-                self.out
-                    .extend_from_slice(&(key.len() as u16).to_be_bytes());
+                self.out.extend_from_slice(&(key.len() as u16).to_be_bytes());
                 self.out.extend_from_slice(key.as_bytes());
             }
         }
@@ -241,15 +212,9 @@ mod tests {
             r#"{"code":0,"flag":1,"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":513}"#
         );
         out.clear();
-        FrameWriter::response(
-            &mut out,
-            Serialization::Json,
-            1,
-            -3,
-            Some("bad \"x\"\n/..."),
-            0,
-            |ext| ext.text("k", "v"),
-        );
+        FrameWriter::response(&mut out, Serialization::Json, 1, -3, Some("bad \"x\"\n/..."), 0, |ext| {
+            ext.text("k", "v")
+        });
         assert_eq!(
             header(&out),
             r#"{"code":1,"extFields":{"k":"v"},"flag":1,"language":"JAVA","opaque":-3,"remark":"bad \"x\"\n/...","serializeTypeCurrentRPC":"JSON","version":513}"#
@@ -282,15 +247,7 @@ mod tests {
     #[test]
     fn a_long_remark_is_cut_between_characters() {
         let mut out = Vec::new();
-        FrameWriter::response(
-            &mut out,
-            Serialization::Binary,
-            1,
-            1,
-            Some(&"中".repeat(REMARK_BYTES_MAX)),
-            0,
-            |_| {},
-        );
+        FrameWriter::response(&mut out, Serialization::Binary, 1, 1, Some(&"中".repeat(REMARK_BYTES_MAX)), 0, |_| {});
         let remark = Frame::decode(&out).unwrap().remark.unwrap().to_string();
         assert_eq!(remark.len(), REMARK_BYTES_MAX / 3 * 3);
     }

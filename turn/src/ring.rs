@@ -157,7 +157,11 @@ impl Ring {
 
     pub(crate) fn next_completion(&mut self) -> Option<Completion> {
         let entry = self.uring.completion().next()?;
-        Some(Completion { token: Token::from_user_data(entry.user_data()), result: entry.result(), flags: entry.flags() })
+        Some(Completion {
+            token: Token::from_user_data(entry.user_data()),
+            result: entry.result(),
+            flags: entry.flags(),
+        })
     }
 
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {

@@ -98,6 +98,11 @@ impl<L> Core<L> {
     }
 }
 
+/// Runs blocking work on glommio's helper threads. Only for background tasks of a core.
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}
+
 /// How many cores a machine offers this process.
 pub struct CoreCount;
 
@@ -289,22 +294,26 @@ mod tests {
 
     fn play(with_background: bool) {
         let started = Instant::now();
-        run(2, |_| (), move |core: &mut Core<u32>| {
-            let background_done = Rc::new(Cell::new(!with_background));
-            if with_background {
-                let done = background_done.clone();
-                core.spawn_background(async move {
-                    for _ in 0..20 {
-                        glommio::timer::sleep(Duration::from_millis(1)).await;
-                    }
-                    done.set(true);
-                });
-            }
-            if core.index() == 0 {
-                core.post.send(1, 10_000);
-            }
-            PingPong { left: 0, finished: false, background_done }
-        })
+        run(
+            2,
+            |_| (),
+            move |core: &mut Core<u32>| {
+                let background_done = Rc::new(Cell::new(!with_background));
+                if with_background {
+                    let done = background_done.clone();
+                    core.spawn_background(async move {
+                        for _ in 0..20 {
+                            glommio::timer::sleep(Duration::from_millis(1)).await;
+                        }
+                        done.set(true);
+                    });
+                }
+                if core.index() == 0 {
+                    core.post.send(1, 10_000);
+                }
+                PingPong { left: 0, finished: false, background_done }
+            },
+        )
         .unwrap();
         assert!(started.elapsed() < Duration::from_secs(20), "wake-ups were missed: {:?}", started.elapsed());
     }

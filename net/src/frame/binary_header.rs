@@ -31,18 +31,13 @@ pub(super) fn decode(rest: &[u8], header_bytes: usize) -> Result<Frame<'_>, Fram
     let body = reader.bytes(rest.len().saturating_sub(header_bytes))?;
     Ok(Frame {
         code,
-        language: Language::from_ordinal(i8::from_be_bytes([language]).into())
-            .unwrap_or(Language::Other),
+        language: Language::from_ordinal(i8::from_be_bytes([language]).into()).unwrap_or(Language::Other),
         version,
         opaque,
         flag,
         remark: (!remark.is_empty()).then(|| Text::from_bytes(remark)),
         serialization: Serialization::Binary,
-        ext: if ext.is_empty() {
-            ExtFields::default()
-        } else {
-            ExtFields::binary(ext)
-        },
+        ext: if ext.is_empty() { ExtFields::default() } else { ExtFields::binary(ext) },
         body,
     })
 }
@@ -51,19 +46,13 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(FrameError::Binary("cut short"))?;
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError::Binary("cut short"))?;
         self.0 = rest;
         Ok(*head)
     }
 
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(len)
-            .ok_or(FrameError::Binary("cut short"))?;
+        let (head, rest) = self.0.split_at_checked(len).ok_or(FrameError::Binary("cut short"))?;
         self.0 = rest;
         Ok(head)
     }

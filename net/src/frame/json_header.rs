@@ -23,9 +23,7 @@ fn empty<'a>(body: &'a [u8]) -> Frame<'a> {
 }
 
 pub(super) fn decode<'a>(header: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, FrameError> {
-    let strict = std::str::from_utf8(header)
-        .ok()
-        .and_then(|text| decode_strict(text, body));
+    let strict = std::str::from_utf8(header).ok().and_then(|text| decode_strict(text, body));
     match strict {
         Some(frame) => Ok(frame),
         None => decode_lenient(header, body),
@@ -70,9 +68,7 @@ fn strict_language(name: Text<'_>) -> Option<Language> {
 #[cold]
 fn decode_lenient<'a>(header: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, FrameError> {
     let text = String::from_utf8_lossy(header);
-    let Value::Object(members) =
-        Value::parse(&text).map_err(|error| FrameError::Json(error.what))?
-    else {
+    let Value::Object(members) = Value::parse(&text).map_err(|error| FrameError::Json(error.what))? else {
         return Err(FrameError::Json("not an object"));
     };
     let mut frame = empty(body);
@@ -115,15 +111,11 @@ fn int(value: Value) -> Result<i32, FrameError> {
 fn language(value: Value) -> Result<Language, FrameError> {
     match value {
         Value::Text(name) => Ok(Language::from_name(&name).unwrap_or(Language::Other)),
-        Value::Number(ordinal) => ordinal
-            .parse()
-            .ok()
-            .and_then(Language::from_ordinal)
-            .ok_or(FrameError::Json("no such language number")),
-        Value::Null => Ok(Language::Other),
-        Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            Err(FrameError::Json("a language is expected"))
+        Value::Number(ordinal) => {
+            ordinal.parse().ok().and_then(Language::from_ordinal).ok_or(FrameError::Json("no such language number"))
         }
+        Value::Null => Ok(Language::Other),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(FrameError::Json("a language is expected")),
     }
 }
 

@@ -20,14 +20,8 @@ fn golden_json() -> Vec<u8> {
 }
 
 fn golden_binary() -> Vec<u8> {
-    let digits: Vec<u8> = GOLDEN_BINARY
-        .bytes()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    let digits: Vec<u8> = GOLDEN_BINARY.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 fn json(header: &str) -> Vec<u8> {
@@ -38,9 +32,7 @@ fn json(header: &str) -> Vec<u8> {
 }
 
 fn binary(header: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut frame = (4 + header.len() as u32 + body.len() as u32)
-        .to_be_bytes()
-        .to_vec();
+    let mut frame = (4 + header.len() as u32 + body.len() as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&(1 << 24 | header.len() as u32).to_be_bytes());
     frame.extend_from_slice(header);
     frame.extend_from_slice(body);
@@ -56,14 +48,8 @@ fn golden_frames_decode() {
     for bytes in [golden_json(), golden_binary()] {
         assert_eq!(frame_size(&bytes[..4]), Ok(Some(bytes.len())));
         let frame = Frame::decode(&bytes).unwrap();
-        assert_eq!(
-            (frame.code, frame.opaque, frame.version, frame.flag),
-            (310, 7, 479, 0)
-        );
-        assert_eq!(
-            (frame.language, frame.remark.as_ref(), frame.body),
-            (Language::Java, None, &b"hi"[..])
-        );
+        assert_eq!((frame.code, frame.opaque, frame.version, frame.flag), (310, 7, 479, 0));
+        assert_eq!((frame.language, frame.remark.as_ref(), frame.body), (Language::Java, None, &b"hi"[..]));
         let send = SendHeader::decode(&frame).unwrap();
         assert_eq!(send.born_timestamp, 1_700_000_000_000);
         assert_eq!(send.properties, Some(Text::plain("KEYS\u{1}k\u{2}")));
@@ -75,19 +61,10 @@ fn golden_frames_decode() {
 fn golden_frames_are_what_we_write() {
     for bytes in [golden_json(), golden_binary()] {
         let frame = Frame::decode(&bytes).unwrap();
-        let head = FrameHead {
-            code: 310,
-            language: Language::Java,
-            version: 479,
-            opaque: 7,
-            flag: 0,
-            remark: None,
-        };
+        let head = FrameHead { code: 310, language: Language::Java, version: 479, opaque: 7, flag: 0, remark: None };
         let send = SendHeader::decode(&frame).unwrap();
         let mut out = Vec::new();
-        FrameWriter::write(&mut out, frame.serialization, &head, 2, |ext| {
-            send.encode_v2(ext)
-        });
+        FrameWriter::write(&mut out, frame.serialization, &head, 2, |ext| send.encode_v2(ext));
         out.extend_from_slice(b"hi");
         assert_eq!(out, bytes);
     }
@@ -107,26 +84,14 @@ fn size_limits_are_those_of_the_reference() {
 #[test]
 fn broken_frames_are_refused() {
     let good = golden_json();
-    assert!(matches!(
-        Frame::decode(&good[..good.len() - 1]),
-        Err(FrameError::Incomplete { .. })
-    ));
+    assert!(matches!(Frame::decode(&good[..good.len() - 1]), Err(FrameError::Incomplete { .. })));
     let mut other = good.clone();
     other[4] = 2;
-    assert_eq!(
-        Frame::decode(&other).unwrap_err(),
-        FrameError::Serialization(2)
-    );
+    assert_eq!(Frame::decode(&other).unwrap_err(), FrameError::Serialization(2));
     let mut long_header = good;
     long_header[5] = 1;
-    assert!(matches!(
-        Frame::decode(&long_header),
-        Err(FrameError::HeaderLength { .. })
-    ));
-    assert!(
-        Frame::decode(&[0, 0, 0, 4, 0, 0, 0, 0]).is_err(),
-        "an empty JSON header"
-    );
+    assert!(matches!(Frame::decode(&long_header), Err(FrameError::HeaderLength { .. })));
+    assert!(Frame::decode(&[0, 0, 0, 4, 0, 0, 0, 0]).is_err(), "an empty JSON header");
 }
 
 #[test]
@@ -145,14 +110,7 @@ fn json_tolerance_is_that_of_the_reference() {
     ] {
         assert_eq!(code_of(header), Ok(10), "{header}");
     }
-    for header in [
-        "",
-        "[]",
-        "{",
-        r#"{"opaque":2147483648}"#,
-        r#"{"language":14}"#,
-        r#"{"code":10}x"#,
-    ] {
+    for header in ["", "[]", "{", r#"{"opaque":2147483648}"#, r#"{"language":14}"#, r#"{"code":10}x"#] {
         assert!(code_of(header).is_err(), "{header}");
     }
 }
@@ -164,16 +122,9 @@ fn lenient_members_keep_their_meaning() {
     );
     let frame = Frame::decode(&bytes).unwrap();
     assert!(frame.is_oneway());
-    assert_eq!(
-        (frame.language, frame.version, frame.opaque),
-        (Language::Rust, 479, -3)
-    );
+    assert_eq!((frame.language, frame.version, frame.opaque), (Language::Rust, 479, -3));
     assert_eq!(frame.remark, Some(Text::plain("r")));
-    let pairs: Vec<_> = frame
-        .ext
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let pairs: Vec<_> = frame.ext.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(pairs, ["a=1", "b=true", "c=1.5", r#"e={"x":[1]}"#, "f=g"]);
 }
 
@@ -182,10 +133,7 @@ fn invalid_utf8_reads_as_replacement_characters() {
     let mut bytes = json(r#"{"code":10,"extFields":{"a":"?"}}"#);
     let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
     bytes[at] = 0xff;
-    assert_eq!(
-        Frame::decode(&bytes).unwrap().ext.get("a"),
-        Some(Text::plain("\u{fffd}"))
-    );
+    assert_eq!(Frame::decode(&bytes).unwrap().ext.get("a"), Some(Text::plain("\u{fffd}")));
 }
 
 #[test]

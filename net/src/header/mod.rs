@@ -22,10 +22,7 @@ pub enum HeaderError {
 impl HeaderError {
     #[cold]
     pub(crate) fn malformed(field: &'static str, value: &Text<'_>) -> Self {
-        Self::Malformed {
-            field,
-            value: value.to_cow().chars().take(64).collect(),
-        }
+        Self::Malformed { field, value: value.to_cow().chars().take(64).collect() }
     }
 }
 

@@ -86,14 +86,10 @@ impl<'a> PullHeader<'a> {
     pub fn decode(frame: &Frame<'a>) -> Result<Self, HeaderError> {
         let raw = RawPullHeader::decode(frame)?;
         if raw.sys_flag & sys_flag::COMMIT_OFFSET != 0 && raw.commit_offset.is_none() {
-            return Err(HeaderError::Missing {
-                field: "commitOffset",
-            });
+            return Err(HeaderError::Missing { field: "commitOffset" });
         }
         if raw.sys_flag & sys_flag::SUSPEND != 0 && raw.suspend_timeout_millis.is_none() {
-            return Err(HeaderError::Missing {
-                field: "suspendTimeoutMillis",
-            });
+            return Err(HeaderError::Missing { field: "suspendTimeoutMillis" });
         }
         Ok(Self {
             consumer_group: raw.consumer_group,
@@ -172,13 +168,8 @@ mod tests {
     fn decode_undoes_encode_in_both_forms() {
         for serialization in [Serialization::Json, Serialization::Binary] {
             let mut out = Vec::new();
-            FrameWriter::request(&mut out, serialization, 11, 1, false, 0, |ext| {
-                header().encode(ext)
-            });
-            assert_eq!(
-                PullHeader::decode(&Frame::decode(&out).unwrap()),
-                Ok(header())
-            );
+            FrameWriter::request(&mut out, serialization, 11, 1, false, 0, |ext| header().encode(ext));
+            assert_eq!(PullHeader::decode(&Frame::decode(&out).unwrap()), Ok(header()));
         }
     }
 
@@ -186,34 +177,16 @@ mod tests {
     fn numbers_are_strict_and_needed_where_they_mean_something() {
         let decode = |skip: &str, set: Option<(&str, &str)>| {
             let mut out = Vec::new();
-            FrameWriter::request(&mut out, Serialization::Json, 11, 1, false, 0, |ext| {
-                header().encode(ext)
-            });
+            FrameWriter::request(&mut out, Serialization::Json, 11, 1, false, 0, |ext| header().encode(ext));
             let frame = Frame::decode(&out).unwrap();
-            let pairs = frame
-                .ext
-                .iter()
-                .map(|(key, value)| (key.to_string(), value.to_string()));
-            let pairs = pairs
-                .filter(|(key, _)| key != skip)
-                .chain(set.map(|(k, v)| (k.into(), v.into())));
+            let pairs = frame.ext.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+            let pairs = pairs.filter(|(key, _)| key != skip).chain(set.map(|(k, v)| (k.into(), v.into())));
             let ext = crate::ext::ExtFields::owned(pairs);
-            PullHeader::decode(&Frame {
-                ext,
-                ..frame.clone()
-            })
-            .map_err(|error| error.to_string())
-            .map(|_| ())
+            PullHeader::decode(&Frame { ext, ..frame.clone() }).map_err(|error| error.to_string()).map(|_| ())
         };
         assert_eq!(decode("subVersion", None), Ok(()));
-        assert_eq!(
-            decode("topic", None),
-            Err("the custom field <topic> is null".into())
-        );
-        assert_eq!(
-            decode("commitOffset", None),
-            Err("the custom field <commitOffset> is null".into())
-        );
+        assert_eq!(decode("topic", None), Err("the custom field <topic> is null".into()));
+        assert_eq!(decode("commitOffset", None), Err("the custom field <commitOffset> is null".into()));
         assert_eq!(decode("commitOffset", Some(("sysFlag", "2"))), Ok(()));
         assert!(decode("", Some(("queueId", "x"))).is_err());
         assert!(decode("", Some(("maxMsgBytes", "x"))).is_err());

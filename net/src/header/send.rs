@@ -53,10 +53,7 @@ impl<'a> SendHeader<'a> {
     /// Cost: one pass over the ext fields, no allocation.
     pub fn decode(frame: &Frame<'a>) -> Result<Self, HeaderError> {
         let mut draft = Draft::default();
-        if matches!(
-            frame.code,
-            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE
-        ) {
+        if matches!(frame.code, request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE) {
             for (key, value) in frame.ext.iter() {
                 if let Some(name) = key.as_plain() {
                     draft.take_long(name, value)?;
@@ -94,10 +91,7 @@ impl<'a> SendHeader<'a> {
     }
 }
 
-fn strict<'a, T: FieldValue<'a>>(
-    field: &'static str,
-    value: Text<'a>,
-) -> Result<Option<T>, HeaderError> {
+fn strict<'a, T: FieldValue<'a>>(field: &'static str, value: Text<'a>) -> Result<Option<T>, HeaderError> {
     match T::parse(value) {
         Ok(value) => Ok(Some(value)),
         Err(value) => Err(HeaderError::malformed(field, &value)),
@@ -134,9 +128,7 @@ impl<'a> Draft<'a> {
             "producerGroup" => self.producer_group = Some(value),
             "topic" => self.topic = Some(value),
             "defaultTopic" => self.default_topic = Some(value),
-            "defaultTopicQueueNums" => {
-                self.default_topic_queue_nums = strict("defaultTopicQueueNums", value)?
-            }
+            "defaultTopicQueueNums" => self.default_topic_queue_nums = strict("defaultTopicQueueNums", value)?,
             "queueId" => self.queue_id = strict("queueId", value)?,
             "sysFlag" => self.sys_flag = strict("sysFlag", value)?,
             "bornTimestamp" => self.born_timestamp = strict("bornTimestamp", value)?,
@@ -235,26 +227,15 @@ mod tests {
     fn both_name_forms_give_the_same_header() {
         for serialization in [Serialization::Json, Serialization::Binary] {
             let mut out = Vec::new();
-            FrameWriter::request(&mut out, serialization, 310, 1, false, 0, |ext| {
-                header().encode_v2(ext)
-            });
+            FrameWriter::request(&mut out, serialization, 310, 1, false, 0, |ext| header().encode_v2(ext));
             let frame = Frame::decode(&out).unwrap();
             assert_eq!(SendHeader::decode(&frame), Ok(header()));
-            let long = frame.ext.iter().map(|(key, value)| {
-                (
-                    LONG[(key.to_string().as_bytes()[0] - b'a') as usize],
-                    value.to_string(),
-                )
-            });
+            let long = frame
+                .ext
+                .iter()
+                .map(|(key, value)| (LONG[(key.to_string().as_bytes()[0] - b'a') as usize], value.to_string()));
             let ext = crate::ext::ExtFields::owned(long);
-            assert_eq!(
-                SendHeader::decode(&Frame {
-                    code: 10,
-                    ext,
-                    ..frame.clone()
-                }),
-                Ok(header())
-            );
+            assert_eq!(SendHeader::decode(&Frame { code: 10, ext, ..frame.clone() }), Ok(header()));
         }
     }
 
@@ -266,18 +247,10 @@ mod tests {
             ext.text("g", "soon");
         });
         let error = SendHeader::decode(&Frame::decode(&out).unwrap()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the custom field <g> is not a number: soon"
-        );
+        assert_eq!(error.to_string(), "the custom field <g> is not a number: soon");
         out.clear();
         FrameWriter::request(&mut out, Serialization::Json, 310, 1, false, 0, |_| {});
         let error = SendHeader::decode(&Frame::decode(&out).unwrap()).unwrap_err();
-        assert_eq!(
-            error,
-            HeaderError::Missing {
-                field: "producerGroup"
-            }
-        );
+        assert_eq!(error, HeaderError::Missing { field: "producerGroup" });
     }
 }

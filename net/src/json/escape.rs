@@ -83,9 +83,7 @@ fn read_unicode(bytes: &[u8]) -> Option<(char, usize)> {
 }
 
 fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |value, digit| {
-        Some(value << 4 | char::from(*digit).to_digit(16)?)
-    })
+    digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// Appends what `raw` (the inside of a validated JSON string) stands for. A stray backslash, which

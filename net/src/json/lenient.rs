@@ -155,9 +155,7 @@ impl Parser<'_> {
                 return Ok(Value::Object(members));
             }
             let key = match self.peek() {
-                Some(byte) if is_name_byte(byte) && !byte.is_ascii_digit() => {
-                    Value::Text(self.name())
-                }
+                Some(byte) if is_name_byte(byte) && !byte.is_ascii_digit() => Value::Text(self.name()),
                 _ => self.value(depth + 1)?,
             };
             if !self.take(b':') {
@@ -186,11 +184,7 @@ impl Parser<'_> {
     }
 
     fn name(&mut self) -> String {
-        let len = self
-            .rest()
-            .bytes()
-            .take_while(|byte| is_name_byte(*byte))
-            .count();
+        let len = self.rest().bytes().take_while(|byte| is_name_byte(*byte)).count();
         let name = self.rest().get(..len).unwrap_or("").to_owned();
         self.at += len;
         name
@@ -202,26 +196,20 @@ impl Parser<'_> {
             "null" | "NaN" | "undefined" => Ok(Value::Null),
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
-            _ => Err(JsonError {
-                at: start,
-                what: "an unknown word",
-            }),
+            _ => Err(JsonError { at: start, what: "an unknown word" }),
         }
     }
 
     /// Any run of number characters that Rust can read; kept in a form standard JSON allows.
     fn number(&mut self) -> Result<Value, JsonError> {
-        let is_number_byte =
-            |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let is_number_byte = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         let len = self.rest().bytes().take_while(is_number_byte).count();
         let text = self.rest().get(..len).unwrap_or("");
         let number = if let Ok(whole) = text.parse::<i128>() {
             whole.to_string()
         } else {
             match text.parse::<f64>() {
-                Ok(number) if number.is_finite() && serde_json::from_str::<f64>(text).is_ok() => {
-                    text.to_owned()
-                }
+                Ok(number) if number.is_finite() && serde_json::from_str::<f64>(text).is_ok() => text.to_owned(),
                 Ok(number) if number.is_finite() => number.to_string(),
                 _ => return Err(self.error("not a number")),
             }
@@ -248,8 +236,7 @@ impl Parser<'_> {
                 self.at += 1;
                 return Ok(text);
             }
-            let Some((c, len)) =
-                read_lenient_escape(self.text.as_bytes().get(self.at + 1..).unwrap_or_default())
+            let Some((c, len)) = read_lenient_escape(self.text.as_bytes().get(self.at + 1..).unwrap_or_default())
             else {
                 return Err(self.error("an unknown escape"));
             };
@@ -283,9 +270,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn standard(text: &str) -> String {
-        Value::parse(text)
-            .map(|value| value.to_standard())
-            .unwrap_or_else(|error| error.to_string())
+        Value::parse(text).map(|value| value.to_standard()).unwrap_or_else(|error| error.to_string())
     }
 
     #[test]
@@ -307,20 +292,7 @@ mod tests {
 
     #[test]
     fn refuses_what_has_no_meaning() {
-        for text in [
-            "",
-            "{",
-            "}",
-            "[1",
-            "{a}",
-            "{\"a\":}",
-            "{\"a\":1 \"b\":2}",
-            "nope",
-            "\"x",
-            "1 2",
-            "--1",
-            "/* ",
-        ] {
+        for text in ["", "{", "}", "[1", "{a}", "{\"a\":}", "{\"a\":1 \"b\":2}", "nope", "\"x", "1 2", "--1", "/* "] {
             assert!(Value::parse(text).is_err(), "{text}");
         }
         assert!(Value::parse(&"[".repeat(100_000)).is_err());

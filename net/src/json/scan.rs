@@ -59,11 +59,7 @@ impl<'a> Scanner<'a> {
             if byte == b'"' {
                 self.at = at + 1;
                 let raw = self.text.get(start..at)?;
-                return Some(if has_escapes {
-                    Text::escaped(raw)
-                } else {
-                    Text::plain(raw)
-                });
+                return Some(if has_escapes { Text::escaped(raw) } else { Text::plain(raw) });
             }
             has_escapes = true;
             let (_, len) = escape::read_escape(self.text.as_bytes().get(at + 1..)?)?;
@@ -136,9 +132,7 @@ fn special(bytes: &[u8], from: usize) -> Option<(usize, u8)> {
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
         // The lowest marked byte is exact; only bytes above a true hit can be marked wrongly.
-        let hits = ((quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash))
-            & HIGHS;
+        let hits = ((quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & HIGHS;
         if hits != 0 {
             let hit = at + (hits.trailing_zeros() / 8) as usize;
             return Some((hit, *bytes.get(hit)?));
@@ -193,30 +187,15 @@ mod tests {
         let mut scanner = Scanner::new(r#" { "a" : "1" , "b":"\u0001\"" } "#);
         let inside = scanner.object_of_strings().unwrap();
         assert!(scanner.is_at_end());
-        let pairs: Vec<_> = StringPairs::new(inside)
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        assert_eq!(
-            pairs,
-            [
-                ("a".into(), "1".into()),
-                ("b".into(), "\u{1}\"".to_string())
-            ]
-        );
+        let pairs: Vec<_> = StringPairs::new(inside).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), "\u{1}\"".to_string())]);
     }
 
     #[test]
     fn anything_unusual_gives_up() {
-        for text in [
-            r#"{"a":1}"#,
-            r#"{a:"1"}"#,
-            r#"{"a":"1",}"#,
-            r#"{"a":"\x"}"#,
-            r#"{"a":"1""#,
-            "{",
-            "",
-            r#"{"a":"\u12"}"#,
-        ] {
+        for text in
+            [r#"{"a":1}"#, r#"{a:"1"}"#, r#"{"a":"1",}"#, r#"{"a":"\x"}"#, r#"{"a":"1""#, "{", "", r#"{"a":"\u12"}"#]
+        {
             assert!(Scanner::new(text).object_of_strings().is_none(), "{text}");
         }
         assert_eq!(Scanner::new("2147483648").int(), None);

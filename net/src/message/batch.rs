@@ -47,15 +47,9 @@ impl<'a> Iterator for BatchItems<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
         let at = self.at;
-        let read = read_item(rest)
-            .ok_or("it is cut short")
-            .and_then(|(size, used, item)| {
-                if usize::try_from(size) == Ok(used) {
-                    Ok((used, item))
-                } else {
-                    Err("its sizes disagree")
-                }
-            });
+        let read = read_item(rest).ok_or("it is cut short").and_then(|(size, used, item)| {
+            if usize::try_from(size) == Ok(used) { Ok((used, item)) } else { Err("its sizes disagree") }
+        });
         Some(match read {
             Ok((used, item)) => {
                 self.at += used;
@@ -75,21 +69,12 @@ fn read_item(bytes: &[u8]) -> Option<(i32, usize, BatchItem<'_>)> {
     let (_magic_and_crc, rest) = rest.split_first_chunk::<8>()?;
     let (flag, rest) = rest.split_first_chunk::<4>()?;
     let (body_len, rest) = rest.split_first_chunk::<4>()?;
-    let (body, rest) =
-        rest.split_at_checked(usize::try_from(i32::from_be_bytes(*body_len)).ok()?)?;
+    let (body, rest) = rest.split_at_checked(usize::try_from(i32::from_be_bytes(*body_len)).ok()?)?;
     let (properties_len, rest) = rest.split_first_chunk::<2>()?;
     let properties_len = usize::try_from(i16::from_be_bytes(*properties_len)).ok()?;
     let properties = rest.get(..properties_len)?;
     let used = FIXED_BYTES + body.len() + properties.len();
-    Some((
-        i32::from_be_bytes(*size),
-        used,
-        BatchItem {
-            flag: i32::from_be_bytes(*flag),
-            body,
-            properties,
-        },
-    ))
+    Some((i32::from_be_bytes(*size), used, BatchItem { flag: i32::from_be_bytes(*flag), body, properties }))
 }
 
 /// Client side: appends one item. `properties` are at most 32 767 bytes.
@@ -110,15 +95,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GOLDEN: &[u8] = b"\x00\x00\x00\x26\0\0\0\0\0\0\0\0\0\0\0\0\x00\x00\x00\x02hi\x00\x0ek\x01v\x02WAIT\x01true\x02";
+    const GOLDEN: &[u8] =
+        b"\x00\x00\x00\x26\0\0\0\0\0\0\0\0\0\0\0\0\x00\x00\x00\x02hi\x00\x0ek\x01v\x02WAIT\x01true\x02";
 
     #[test]
     fn golden_item_decodes_and_encodes() {
-        let item = BatchItem {
-            flag: 0,
-            body: b"hi",
-            properties: b"k\x01v\x02WAIT\x01true\x02",
-        };
+        let item = BatchItem { flag: 0, body: b"hi", properties: b"k\x01v\x02WAIT\x01true\x02" };
         assert_eq!(items(GOLDEN).collect::<Vec<_>>(), [Ok(item)]);
         let mut out = Vec::new();
         push_item(&mut out, &item);
@@ -132,14 +114,7 @@ mod tests {
         let seen: Vec<_> = items(&two).collect();
         assert_eq!(
             (seen.len(), seen[0].is_ok(), seen[1].clone()),
-            (
-                2,
-                true,
-                Err(BatchError {
-                    at: 38,
-                    what: "it is cut short"
-                })
-            )
+            (2, true, Err(BatchError { at: 38, what: "it is cut short" }))
         );
         let mut lying = GOLDEN.to_vec();
         lying[3] += 1;

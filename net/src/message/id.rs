@@ -74,10 +74,7 @@ impl std::fmt::Display for OffsetMessageId {
 pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
-        out.extend_from_slice(&[
-            DIGITS[usize::from(byte >> 4)],
-            DIGITS[usize::from(byte & 0xf)],
-        ]);
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
     }
 }
 
@@ -102,26 +99,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn id(host: &str, physical_offset: i64) -> OffsetMessageId {
-        OffsetMessageId {
-            store_host: host.parse().unwrap(),
-            physical_offset,
-        }
+        OffsetMessageId { store_host: host.parse().unwrap(), physical_offset }
     }
 
     #[test]
     fn ids_equal_those_of_the_reference() {
-        assert_eq!(
-            id("127.0.0.1:10911", 1000).to_string(),
-            "7F00000100002A9F00000000000003E8"
-        );
-        assert_eq!(
-            id("[::1]:10911", 1000).to_string(),
-            "0000000000000000000000000000000100002A9F00000000000003E8"
-        );
-        assert_eq!(
-            OffsetMessageId::parse("7f00000100002a9f00000000000003e8"),
-            Some(id("127.0.0.1:10911", 1000))
-        );
+        assert_eq!(id("127.0.0.1:10911", 1000).to_string(), "7F00000100002A9F00000000000003E8");
+        assert_eq!(id("[::1]:10911", 1000).to_string(), "0000000000000000000000000000000100002A9F00000000000003E8");
+        assert_eq!(OffsetMessageId::parse("7f00000100002a9f00000000000003e8"), Some(id("127.0.0.1:10911", 1000)));
         for bad in [
             "",
             "7F",

@@ -47,24 +47,13 @@ pub enum NameError {
     #[error("the specified {what} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")]
     Characters { what: &'static str },
     #[error("the specified {what} is longer than {chars_max} characters.")]
-    Length {
-        what: &'static str,
-        chars_max: usize,
-    },
+    Length { what: &'static str, chars_max: usize },
 }
 
 /// Lengths count UTF-16 units; a name that passes the character check is ASCII, so bytes do.
 pub fn check_topic(topic: &str) -> Result<(), NameError> {
     let is_derived = topic.starts_with(RETRY_PREFIX) || topic.starts_with(DLQ_PREFIX);
-    check(
-        "topic",
-        topic,
-        if is_derived {
-            RETRY_TOPIC_CHARS_MAX
-        } else {
-            TOPIC_CHARS_MAX
-        },
-    )
+    check("topic", topic, if is_derived { RETRY_TOPIC_CHARS_MAX } else { TOPIC_CHARS_MAX })
 }
 
 pub fn check_group(group: &str) -> Result<(), NameError> {
@@ -75,10 +64,7 @@ fn check(what: &'static str, name: &str, chars_max: usize) -> Result<(), NameErr
     if name.trim().is_empty() {
         return Err(NameError::Blank { what });
     }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'-' | b'_'))
-    {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'-' | b'_')) {
         return Err(NameError::Characters { what });
     }
     if chars_max < name.len() {
@@ -95,10 +81,7 @@ pub fn is_sendable(topic: &str) -> bool {
 /// Topics that admin commands may neither create nor delete.
 pub fn is_system_topic(topic: &str) -> bool {
     topic.starts_with(SYSTEM_PREFIX)
-        || matches!(
-            topic,
-            AUTO_CREATE_TOPIC | BENCHMARK_TOPIC | TRACE_TOPIC | CHECKPOINT_TOPIC
-        )
+        || matches!(topic, AUTO_CREATE_TOPIC | BENCHMARK_TOPIC | TRACE_TOPIC | CHECKPOINT_TOPIC)
         || NOT_SENDABLE.contains(&topic)
 }
 
@@ -113,22 +96,12 @@ mod tests {
 
     #[test]
     fn names_are_checked_as_in_the_reference() {
-        for good in [
-            "T",
-            "%RETRY%cg",
-            "a-b_c|d%",
-            &"x".repeat(127),
-            &format!("%RETRY%{}", "x".repeat(248)),
-        ] {
+        for good in ["T", "%RETRY%cg", "a-b_c|d%", &"x".repeat(127), &format!("%RETRY%{}", "x".repeat(248))] {
             assert_eq!(check_topic(good), Ok(()), "{good}");
         }
         assert_eq!(check_topic(" "), Err(NameError::Blank { what: "topic" }));
         for bad in ["a b", "a.b", "中", "a/b", "a\u{1}"] {
-            assert_eq!(
-                check_topic(bad),
-                Err(NameError::Characters { what: "topic" }),
-                "{bad}"
-            );
+            assert_eq!(check_topic(bad), Err(NameError::Characters { what: "topic" }), "{bad}");
         }
         assert!(check_topic(&"x".repeat(128)).is_err());
         assert!(check_topic(&format!("%DLQ%{}", "x".repeat(251))).is_err());
@@ -139,11 +112,7 @@ mod tests {
     #[test]
     fn system_topics_are_known() {
         assert!(!is_sendable("SCHEDULE_TOPIC_XXXX") && is_sendable("TBW102") && is_sendable("T"));
-        assert!(
-            is_system_topic("rmq_sys_wheel_timer")
-                && is_system_topic("TBW102")
-                && !is_system_topic("T")
-        );
+        assert!(is_system_topic("rmq_sys_wheel_timer") && is_system_topic("TBW102") && !is_system_topic("T"));
         assert_eq!(group_of_retry_topic("%RETRY%cg"), Some("cg"));
     }
 }

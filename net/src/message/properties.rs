@@ -76,10 +76,7 @@ fn split_pair(segment: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The value of `key`; the last one if it occurs more than once. Walks the whole string.
 pub fn get<'a>(properties: &'a [u8], key: &str) -> Option<&'a [u8]> {
-    iter(properties)
-        .filter(|(name, _)| *name == key.as_bytes())
-        .last()
-        .map(|(_, value)| value)
+    iter(properties).filter(|(name, _)| *name == key.as_bytes()).last().map(|(_, value)| value)
 }
 
 /// As [`get`]; `None` also when the value is not UTF-8.
@@ -92,11 +89,7 @@ pub fn get_str<'a>(properties: &'a [u8], key: &str) -> Option<&'a str> {
 /// Key and value must not contain the separators: they come from our own names, or from values
 /// read out of a property string.
 pub fn push(out: &mut Vec<u8>, key: &str, value: &[u8]) {
-    debug_assert!(
-        !value
-            .iter()
-            .any(|byte| matches!(*byte, KEY_END | VALUE_END))
-    );
+    debug_assert!(!value.iter().any(|byte| matches!(*byte, KEY_END | VALUE_END)));
     out.extend_from_slice(key.as_bytes());
     out.push(KEY_END);
     out.extend_from_slice(value);
@@ -130,9 +123,7 @@ mod tests {
 
     fn pairs(text: &str) -> Vec<(String, String)> {
         let text_of = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        iter(text.as_bytes())
-            .map(|(key, value)| (text_of(key), text_of(value)))
-            .collect()
+        iter(text.as_bytes()).map(|(key, value)| (text_of(key), text_of(value))).collect()
     }
 
     #[test]
@@ -141,10 +132,7 @@ mod tests {
         assert_eq!(pairs("a\u{1}b\u{2}c\u{1}\u{2}e\u{1}f\u{2}"), expected);
         assert_eq!(pairs("a\u{1}b\u{2}c\u{2}\u{1}d\u{2}\u{2}e\u{1}f"), expected);
         assert_eq!(pairs(""), []);
-        assert_eq!(
-            pairs("k\u{1}v\u{1}w"),
-            [("k".to_string(), "v\u{1}w".to_string())]
-        );
+        assert_eq!(pairs("k\u{1}v\u{1}w"), [("k".to_string(), "v\u{1}w".to_string())]);
     }
 
     #[test]

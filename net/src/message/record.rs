@@ -102,8 +102,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         MAGIC_V1 => reader.array::<1>()?[0].into(),
         _ => u16::from_be_bytes(reader.array()?).into(),
     };
-    let topic =
-        std::str::from_utf8(reader.bytes(topic_len)?).map_err(|_not_utf8| RecordError::Topic)?;
+    let topic = std::str::from_utf8(reader.bytes(topic_len)?).map_err(|_not_utf8| RecordError::Topic)?;
     let properties_len = u16::from_be_bytes(reader.array()?).into();
     let properties = reader.bytes(properties_len)?;
     if !reader.0.is_empty() {
@@ -148,9 +147,7 @@ impl<'a> Iterator for Records<'a> {
             return None;
         }
         let record = decode(self.rest);
-        let used = record
-            .as_ref()
-            .map_or(self.rest.len(), |record| record.size_bytes);
+        let used = record.as_ref().map_or(self.rest.len(), |record| record.size_bytes);
         self.rest = self.rest.get(used..).unwrap_or_default();
         Some(record)
     }
@@ -180,11 +177,8 @@ impl<'a> Reader<'a> {
     }
 
     fn host(&mut self, is_v6: bool) -> Result<SocketAddr, RecordError> {
-        let ip: IpAddr = if is_v6 {
-            Ipv6Addr::from(self.array::<16>()?).into()
-        } else {
-            Ipv4Addr::from(self.array::<4>()?).into()
-        };
+        let ip: IpAddr =
+            if is_v6 { Ipv6Addr::from(self.array::<16>()?).into() } else { Ipv4Addr::from(self.array::<4>()?).into() };
         let port = u16::try_from(self.i32()?).map_err(|_too_large| RecordError::Sizes)?;
         Ok(SocketAddr::new(ip, port))
     }
@@ -199,14 +193,8 @@ mod tests {
         let hex = "00000065 daa320a7 58932aac 00000003 00000000 0000000000000005 00000000000003e8 00000000
             0000018bcfe56800 7f000001000015b3 0000018bcfe56801 7f00000100002a9f 00000000 0000000000000000
             00000002 6869 01 54 0007 54414753 01 41 02";
-        let digits: Vec<u8> = hex
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
     #[test]
@@ -214,18 +202,10 @@ mod tests {
         let bytes = golden();
         let record = decode(&bytes).unwrap();
         assert_eq!(
-            (
-                record.size_bytes,
-                record.queue_id,
-                record.queue_offset,
-                record.physical_offset
-            ),
+            (record.size_bytes, record.queue_id, record.queue_offset, record.physical_offset),
             (101, 3, 5, 1000)
         );
-        assert_eq!(
-            (record.topic, record.body, record.properties),
-            ("T", &b"hi"[..], &b"TAGS\x01A\x02"[..])
-        );
+        assert_eq!((record.topic, record.body, record.properties), ("T", &b"hi"[..], &b"TAGS\x01A\x02"[..]));
         assert_eq!(record.born_host, "127.0.0.1:5555".parse().unwrap());
         assert_eq!(record.store_host, "127.0.0.1:10911".parse().unwrap());
         assert_eq!(record.store_timestamp, 1_700_000_000_001);

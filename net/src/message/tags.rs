@@ -5,9 +5,7 @@ use super::properties;
 
 /// Java's string hash over UTF-16 units, sign-extended; 0 for an empty tag.
 pub fn tags_code(tags: &str) -> i64 {
-    let hash = tags.encode_utf16().fold(0i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(unit.into())
-    });
+    let hash = tags.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
     hash.into()
 }
 

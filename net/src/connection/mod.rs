@@ -1,0 +1,35 @@
+//! Connections as state machines on a core's ring: receive, assemble frames, hand them over, send what
+//! the handler left in the outbox. No task per connection, no copy of a frame that arrived whole.
+//!
+//! Memory is bounded: an idle connection pins no buffer (the kernel picks one when data arrives), frames
+//! that arrive in pieces are charged to a budget of the core, and a connection whose replies are not read,
+//! or that has too many requests open, is not read from until that changes.
+
+mod listener;
+mod outbox;
+mod table;
+
+pub use listener::{Accepted, BindError, Listener, ListenerRole, bind};
+pub use outbox::Outbox;
+pub use table::{Connections, FrameHandler, Limits, Peer, Verdict};
+
+/// Names one connection of the process for as long as it lives; a reused slot gets another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub core: u8,
+    generation: u32,
+    index: u32,
+}
+
+impl ConnectionId {
+    const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+    /// One number for tables that know nothing of connections: core, generation (24 bits), slot.
+    pub const fn to_key(self) -> u64 {
+        (self.core as u64) << 56 | (self.generation as u64) << 32 | self.index as u64
+    }
+
+    pub const fn from_key(key: u64) -> Self {
+        Self { core: (key >> 56) as u8, generation: (key >> 32) as u32 & Self::GENERATION_MASK, index: key as u32 }
+    }
+}

@@ -1,0 +1,530 @@
+//! All connections of one core.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rmq_turn::{Completion, ReceiveBuffers, Ring, RingError, Token, opcode, squeue, types};
+
+use super::outbox::{Outbox, Sending};
+use super::{Accepted, ConnectionId, ListenerRole};
+use crate::frame::{FRAME_BYTES_MAX, frame_size};
+
+/// Size of a receive buffer: a burst of 16 sends of 1 KiB with their headers is 20 KiB.
+const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+/// Buffers are taken only between a completion and its handling in the same turn.
+const RECEIVE_BUFFER_COUNT: u16 = 128;
+const RECEIVE_GROUP: u16 = 1;
+
+/// The bounds of one core's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Frames that arrived in pieces, all connections together. Full: connections whose next frame does not
+    /// fit are not read until others finish theirs.
+    pub assembly_bytes_max: usize,
+    /// Replies queued on one connection before it is not read any more.
+    pub outbox_bytes_pause: usize,
+    /// Replies queued on one connection before it is closed: the client does not read.
+    pub outbox_bytes_max: usize,
+    /// Requests of one connection not answered yet before it is not read any more.
+    pub open_requests_max: u32,
+    /// A connection neither read nor written for this long is closed. RocketMQ's
+    /// `serverChannelMaxIdleTimeSeconds`, 120 s.
+    pub idle_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            assembly_bytes_max: 128 << 20,
+            outbox_bytes_pause: 1 << 20,
+            outbox_bytes_max: 64 << 20,
+            open_requests_max: 8192,
+            idle_ms: 120_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Memory the bounds allow one core to use for reading, in bytes.
+    pub fn receive_bytes_max(&self) -> usize {
+        self.assembly_bytes_max + RECEIVE_BUFFER_BYTES as usize * RECEIVE_BUFFER_COUNT as usize
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub id: ConnectionId,
+    pub address: SocketAddr,
+    pub role: ListenerRole,
+}
+
+/// What the handler made of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Handled: answered already, or no answer is due.
+    Done,
+    /// Taken; the answer comes later and will be counted off by [`Connections::answered`].
+    Later,
+    /// No room now: give the same frame again after [`Connections::resume`]; read nothing more until then.
+    Stall,
+    /// The frame cannot be decoded: close, as RocketMQ does.
+    Close,
+}
+
+pub trait FrameHandler<B> {
+    fn on_frame(&mut self, peer: &Peer, frame: &[u8], outbox: &mut Outbox<B>) -> Verdict;
+    fn on_closed(&mut self, peer: &Peer);
+}
+
+struct Connection<B> {
+    peer: Peer,
+    socket: OwnedFd,
+    /// The beginning of a frame whose rest has not arrived, or frames held back by a stall.
+    partial: Vec<u8>,
+    /// Charged to the core's assembly budget.
+    reserved_bytes: usize,
+    outbox: Outbox<B>,
+    sending: Sending<B>,
+    open_requests: u32,
+    is_receiving: bool,
+    is_stalled: bool,
+    is_queued_to_send: bool,
+    is_closing: bool,
+    last_active_ms: i64,
+}
+
+impl<B: AsRef<[u8]>> Connection<B> {
+    fn queued_bytes(&self) -> usize {
+        self.outbox.queued_bytes() + self.sending.queued_bytes()
+    }
+}
+
+/// The table: owns every connection of its core and all operations of theirs on the ring.
+pub struct Connections<B> {
+    core: u8,
+    limits: Limits,
+    buffers: ReceiveBuffers,
+    slots: Vec<Slot<B>>,
+    free: Vec<u32>,
+    /// Connections with something to send and no send under way.
+    to_send: Vec<u32>,
+    stalled: Vec<u32>,
+    /// Connections that may be readable again: a pause ended or a receive found no buffer.
+    to_receive: Vec<u32>,
+    assembly_bytes: usize,
+    open_count: usize,
+    now_ms: i64,
+}
+
+struct Slot<B> {
+    generation: u32,
+    connection: Option<Box<Connection<B>>>,
+}
+
+impl<B: AsRef<[u8]>> Connections<B> {
+    pub const RECEIVE_KIND: u8 = 17;
+    pub const SEND_KIND: u8 = 18;
+
+    pub fn new(core: u8, ring: &Ring, limits: Limits) -> Result<Self, RingError> {
+        let buffers = ReceiveBuffers::register(ring, RECEIVE_GROUP, RECEIVE_BUFFER_COUNT, RECEIVE_BUFFER_BYTES)?;
+        Ok(Self {
+            core,
+            limits,
+            buffers,
+            slots: Vec::new(),
+            free: Vec::new(),
+            to_send: Vec::new(),
+            stalled: Vec::new(),
+            to_receive: Vec::new(),
+            assembly_bytes: 0,
+            open_count: 0,
+            now_ms: 0,
+        })
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.open_count
+    }
+
+    /// Takes a connection over and starts to read from it.
+    pub fn adopt(&mut self, ring: &mut Ring, accepted: Accepted, now_ms: i64) -> ConnectionId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, connection: None });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1) & ConnectionId::GENERATION_MASK;
+        let id = ConnectionId { core: self.core, generation: slot.generation, index };
+        slot.connection = Some(Box::new(Connection {
+            peer: Peer { id, address: accepted.peer, role: accepted.role },
+            socket: accepted.socket,
+            partial: Vec::new(),
+            reserved_bytes: 0,
+            outbox: Outbox::default(),
+            sending: Sending::new(),
+            open_requests: 0,
+            is_receiving: false,
+            is_stalled: false,
+            is_queued_to_send: false,
+            is_closing: false,
+            last_active_ms: now_ms,
+        }));
+        self.open_count += 1;
+        self.receive(ring, index);
+        id
+    }
+
+    /// The outbox of a connection, to append a reply; `None` when it is gone. `answers` counts the requests
+    /// answered by what is appended.
+    pub fn answer(&mut self, id: ConnectionId, answers: u32) -> Option<&mut Outbox<B>> {
+        let index = id.index;
+        let connection = Self::live(&mut self.slots, id)?;
+        let was_full = connection.open_requests >= self.limits.open_requests_max;
+        connection.open_requests = connection.open_requests.saturating_sub(answers);
+        if was_full {
+            self.to_receive.push(index);
+        }
+        if !connection.is_queued_to_send {
+            connection.is_queued_to_send = true;
+            self.to_send.push(index);
+        }
+        Some(&mut connection.outbox)
+    }
+
+    pub fn peer(&mut self, id: ConnectionId) -> Option<Peer> {
+        Self::live(&mut self.slots, id).map(|connection| connection.peer)
+    }
+
+    /// Closes a connection; the handler hears of it at once.
+    pub fn close(&mut self, id: ConnectionId, handler: &mut impl FrameHandler<B>) {
+        if Self::live(&mut self.slots, id).is_some() {
+            self.begin_close(id.index, handler);
+        }
+    }
+
+    pub fn on_completion(
+        &mut self,
+        ring: &mut Ring,
+        completion: &Completion,
+        handler: &mut impl FrameHandler<B>,
+        now_ms: i64,
+    ) {
+        self.now_ms = now_ms;
+        match completion.token.kind {
+            Self::RECEIVE_KIND => self.on_received(ring, completion, handler),
+            Self::SEND_KIND => self.on_sent(ring, completion, handler),
+            kind => unreachable!("completion of kind {kind} is not a connection's"),
+        }
+    }
+
+    /// Gives stalled connections another try, in the order they stalled, until one stalls again.
+    pub fn resume(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
+        let mut waiting = std::mem::take(&mut self.stalled).into_iter();
+        for index in waiting.by_ref() {
+            let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
+            connection.is_stalled = false;
+            if connection.is_closing {
+                continue;
+            }
+            let held = std::mem::take(&mut connection.partial);
+            self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
+            self.take_bytes(index, &held, handler);
+            self.receive(ring, index);
+            if self.slots[index as usize].connection.as_ref().is_some_and(|connection| connection.is_stalled) {
+                break;
+            }
+        }
+        self.stalled.extend(waiting);
+    }
+
+    pub fn has_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Ends a turn: one send per connection that has something to say, receives that may go on.
+    pub fn submit(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
+        for index in std::mem::take(&mut self.to_receive) {
+            self.receive(ring, index);
+        }
+        let mut to_send = std::mem::take(&mut self.to_send);
+        for index in to_send.drain(..) {
+            let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
+            connection.is_queued_to_send = false;
+            if connection.queued_bytes() > self.limits.outbox_bytes_max && !connection.is_closing {
+                tracing::warn!(
+                    peer = %connection.peer.address,
+                    queued_bytes = connection.queued_bytes(),
+                    limit = self.limits.outbox_bytes_max,
+                    "closing a connection whose client does not read its replies"
+                );
+                self.begin_close(index, handler);
+            } else {
+                self.send(ring, index);
+            }
+        }
+        self.to_send = to_send;
+    }
+
+    /// Closes connections idle for longer than the limit.
+    pub fn close_idle(&mut self, now_ms: i64, handler: &mut impl FrameHandler<B>) {
+        for index in 0..self.slots.len() as u32 {
+            let Some(connection) = self.slots[index as usize].connection.as_ref() else { continue };
+            if now_ms - connection.last_active_ms > self.limits.idle_ms && !connection.is_closing {
+                tracing::info!(peer = %connection.peer.address, "closing an idle connection");
+                self.begin_close(index, handler);
+            }
+        }
+    }
+
+    /// Closes everything, when the process stops.
+    pub fn close_all(&mut self, handler: &mut impl FrameHandler<B>) {
+        for index in 0..self.slots.len() as u32 {
+            if self.slots[index as usize].connection.is_some() {
+                self.begin_close(index, handler);
+            }
+        }
+    }
+
+    /// True while any connection still has bytes to send.
+    pub fn is_sending(&self) -> bool {
+        self.slots.iter().filter_map(|slot| slot.connection.as_ref()).any(|connection| connection.queued_bytes() > 0)
+    }
+
+    fn live(slots: &mut [Slot<B>], id: ConnectionId) -> Option<&mut Connection<B>> {
+        let slot = slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        slot.connection.as_deref_mut().filter(|connection| !connection.is_closing)
+    }
+
+    fn on_received(&mut self, ring: &mut Ring, completion: &Completion, handler: &mut impl FrameHandler<B>) {
+        let index = completion.token.index;
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else {
+            unreachable!("a slot is freed only after its last completion")
+        };
+        connection.is_receiving = false;
+        let buffer = completion.buffer();
+        match completion.outcome() {
+            Ok(length) if length > 0 && !connection.is_closing => {
+                connection.last_active_ms = self.now_ms;
+                let Some(buffer) = buffer else { unreachable!("data arrives in a buffer the kernel picked") };
+                // SAFETY: the buffer is ours until `give_back` below, and nothing between here and there
+                // returns a buffer: `take_bytes` only reads it. (The borrow is detached from `self` because
+                // the connections live beside the buffers.)
+                let bytes: &[u8] = unsafe { &*std::ptr::from_ref(self.buffers.bytes(buffer, length)) };
+                self.take_bytes(index, bytes, handler);
+                self.buffers.give_back(buffer);
+                self.receive(ring, index);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && !connection.is_closing => {
+                // All buffers were taken in this turn; they are back by its end.
+                self.to_receive.push(index);
+            }
+            // Closed by the client, broken, or closed by us: nothing more will arrive.
+            _ => {
+                if let Some(buffer) = buffer {
+                    self.buffers.give_back(buffer);
+                }
+                self.begin_close(index, handler);
+            }
+        }
+    }
+
+    fn on_sent(&mut self, ring: &mut Ring, completion: &Completion, handler: &mut impl FrameHandler<B>) {
+        let index = completion.token.index;
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else {
+            unreachable!("a slot is freed only after its last completion")
+        };
+        match completion.outcome() {
+            Ok(sent) if !connection.is_closing => {
+                connection.last_active_ms = self.now_ms;
+                if connection.sending.advance(sent as usize) {
+                    self.send(ring, index);
+                    self.receive(ring, index);
+                } else {
+                    Self::submit_send(ring, index, connection);
+                }
+            }
+            _ => {
+                connection.sending.unload();
+                self.begin_close(index, handler);
+            }
+        }
+    }
+
+    /// Splits what arrived into frames. Whole frames are handled where they lie.
+    fn take_bytes(&mut self, index: u32, mut bytes: &[u8], handler: &mut impl FrameHandler<B>) {
+        while !bytes.is_empty() {
+            let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+            if connection.is_closing {
+                return;
+            }
+            if connection.is_stalled {
+                break;
+            }
+            if connection.partial.is_empty() {
+                match frame_size(bytes) {
+                    Ok(Some(size)) if size <= bytes.len() => match self.handle(index, &bytes[..size], handler) {
+                        Verdict::Stall => break,
+                        Verdict::Close => return,
+                        Verdict::Done | Verdict::Later => bytes = &bytes[size..],
+                    },
+                    Ok(_) => break,
+                    Err(error) => return self.refuse(index, &error, handler),
+                }
+            } else {
+                let taken = match self.complete_partial(index, bytes) {
+                    Ok(taken) => taken,
+                    Err(error) => return self.refuse(index, &error, handler),
+                };
+                bytes = &bytes[taken..];
+                if !self.handle_partial(index, handler) {
+                    break;
+                }
+            }
+        }
+        self.keep(index, bytes);
+    }
+
+    /// Moves bytes of `bytes` to the partial frame until it is whole or they are used up.
+    fn complete_partial(&mut self, index: u32, bytes: &[u8]) -> Result<usize, crate::frame::FrameError> {
+        const HEAD_BYTES: usize = 4;
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return Ok(bytes.len()) };
+        let mut taken = HEAD_BYTES.saturating_sub(connection.partial.len()).min(bytes.len());
+        connection.partial.extend_from_slice(&bytes[..taken]);
+        if let Some(size) = frame_size(&connection.partial)? {
+            let more = size.saturating_sub(connection.partial.len()).min(bytes.len() - taken);
+            if connection.partial.capacity() < size {
+                connection.partial.reserve_exact(size - connection.partial.len());
+            }
+            connection.partial.extend_from_slice(&bytes[taken..taken + more]);
+            taken += more;
+        }
+        Ok(taken)
+    }
+
+    /// Handles the partial frame if it is whole. False when the connection cannot take more now.
+    fn handle_partial(&mut self, index: u32, handler: &mut impl FrameHandler<B>) -> bool {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return false };
+        if !matches!(frame_size(&connection.partial), Ok(Some(size)) if size == connection.partial.len()) {
+            return true;
+        }
+        let frame = std::mem::take(&mut connection.partial);
+        let verdict = self.handle(index, &frame, handler);
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return false };
+        if verdict == Verdict::Stall {
+            connection.partial = frame;
+            return false;
+        }
+        self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
+        verdict != Verdict::Close
+    }
+
+    /// Keeps what could not be handled yet, charged to the assembly budget.
+    fn keep(&mut self, index: u32, bytes: &[u8]) {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+        connection.partial.extend_from_slice(bytes);
+        let needed = match frame_size(&connection.partial) {
+            Ok(Some(size)) => size.max(connection.partial.len()),
+            _ => connection.partial.len(),
+        };
+        self.assembly_bytes += needed;
+        self.assembly_bytes -= std::mem::replace(&mut connection.reserved_bytes, needed);
+        let is_over = self.assembly_bytes > self.limits.assembly_bytes_max.max(FRAME_BYTES_MAX);
+        if is_over && needed > connection.partial.len() && !connection.is_stalled {
+            connection.is_stalled = true;
+            self.stalled.push(index);
+        }
+    }
+
+    fn handle(&mut self, index: u32, frame: &[u8], handler: &mut impl FrameHandler<B>) -> Verdict {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return Verdict::Close };
+        let peer = connection.peer;
+        let verdict = handler.on_frame(&peer, frame, &mut connection.outbox);
+        if !connection.outbox.is_empty() && !connection.is_queued_to_send {
+            connection.is_queued_to_send = true;
+            self.to_send.push(index);
+        }
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Later => connection.open_requests += 1,
+            Verdict::Stall => {
+                connection.is_stalled = true;
+                self.stalled.push(index);
+            }
+            Verdict::Close => {
+                tracing::info!(peer = %peer.address, "closing a connection that sent an undecodable frame");
+                self.begin_close(index, handler);
+            }
+        }
+        verdict
+    }
+
+    fn refuse(&mut self, index: u32, error: &crate::frame::FrameError, handler: &mut impl FrameHandler<B>) {
+        if let Some(connection) = self.slots[index as usize].connection.as_ref() {
+            tracing::info!(peer = %connection.peer.address, %error, "closing a connection");
+        }
+        self.begin_close(index, handler);
+    }
+
+    /// Asks the kernel for the connection's next bytes, unless a bound says to wait.
+    fn receive(&mut self, ring: &mut Ring, index: u32) {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+        let may_read = !connection.is_closing
+            && !connection.is_receiving
+            && !connection.is_stalled
+            && connection.queued_bytes() <= self.limits.outbox_bytes_pause
+            && connection.open_requests < self.limits.open_requests_max;
+        if !may_read {
+            return;
+        }
+        connection.is_receiving = true;
+        let entry =
+            opcode::Recv::new(types::Fd(connection.socket.as_raw_fd()), std::ptr::null_mut(), RECEIVE_BUFFER_BYTES)
+                .buf_group(self.buffers.group())
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+                .user_data(Token::new(Self::RECEIVE_KIND, connection.peer.id.generation, index).to_user_data());
+        // SAFETY: the kernel writes to a registered buffer; the socket stays open until no operation is under way.
+        unsafe { ring.push(&entry) };
+    }
+
+    fn send(&mut self, ring: &mut Ring, index: u32) {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+        if connection.is_closing || connection.sending.is_active || connection.outbox.is_empty() {
+            return;
+        }
+        connection.sending.load(&mut connection.outbox);
+        Self::submit_send(ring, index, connection);
+    }
+
+    fn submit_send(ring: &mut Ring, index: u32, connection: &mut Connection<B>) {
+        let descriptor: RawFd = connection.socket.as_raw_fd();
+        let entry = opcode::SendMsg::new(types::Fd(descriptor), connection.sending.message())
+            .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+            .build()
+            .user_data(Token::new(Self::SEND_KIND, connection.peer.id.generation, index).to_user_data());
+        // SAFETY: the message header, its vectors and the bytes they name live in the boxed connection and in
+        // slices it holds; they are not changed until the completion (`is_active`), and the slot is freed only then.
+        unsafe { ring.push(&entry) };
+    }
+
+    fn begin_close(&mut self, index: u32, handler: &mut impl FrameHandler<B>) {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+        if !connection.is_closing {
+            connection.is_closing = true;
+            let peer = connection.peer;
+            self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
+            connection.partial = Vec::new();
+            // Ends the operations under way. An error means the connection is already down, which is the aim.
+            let _ = socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Both);
+            handler.on_closed(&peer);
+        }
+        let Some(connection) = self.slots[index as usize].connection.as_ref() else { return };
+        if !connection.is_receiving && !connection.sending.is_active {
+            let slot = &mut self.slots[index as usize];
+            slot.connection = None;
+            self.free.push(index);
+            self.open_count -= 1;
+        }
+    }
+}
