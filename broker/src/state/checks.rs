@@ -4,36 +4,22 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use rmq_net::codes::response as code;
+use rmq_net::header::pull::sys_flag;
+use rmq_net::message::names;
+use rmq_net::message::properties::get_str;
+
 use super::attributes::{CLEANUP_POLICY, CLEANUP_POLICY_COMPACTION};
 use super::clients::{GroupView, GroupViews};
 use super::groups::{GroupLookup, GroupTable};
-use super::model::{self, MessageModel, SubscriptionGroupConfig, TopicConfig, property};
-use super::reserved::{PERM_READ, PERM_WRITE, group_of_retry_topic, is_forbidden_to_send};
+use super::model::{MessageModel, SubscriptionGroupConfig, TopicConfig};
+use super::reserved::{PERM_READ, PERM_WRITE};
 use super::settings::CheckSettings;
 use super::subscription::{Subscription, TagFilter};
 use super::topics::TopicTable;
 
-mod code {
-    pub const SYSTEM_ERROR: i32 = 1;
-    pub const MESSAGE_ILLEGAL: i32 = 13;
-    pub const NO_PERMISSION: i32 = 16;
-    pub const TOPIC_NOT_EXIST: i32 = 17;
-    pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
-    pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
-    pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
-    pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
-    pub const FILTER_DATA_NOT_EXIST: i32 = 27;
-    pub const INVALID_PARAMETER: i32 = 29;
-}
-
 /// Longest topic of a batch, in bytes: the batch format of RocketMQ has one signed byte for it.
 const BATCH_TOPIC_BYTES_MAX: usize = 127;
-
-/// Bits of a pull's `sysFlag`.
-pub const PULL_FLAG_COMMIT_OFFSET: i32 = 1;
-pub const PULL_FLAG_SUSPEND: i32 = 2;
-pub const PULL_FLAG_SUBSCRIPTION: i32 = 4;
-pub const PULL_FLAG_CLASS_FILTER: i32 = 8;
 
 /// `forbiddenType` of a pull's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +106,11 @@ pub fn check_send<'t>(
     }
     // A topic in the table has passed this check, or is one the broker made itself.
     if known.is_none()
-        && let Err(error) = model::check_topic(name)
+        && let Err(error) = names::check_topic(name)
     {
         return refuse(code::INVALID_PARAMETER, error.to_string());
     }
-    if is_forbidden_to_send(name) {
+    if !names::is_sendable(name) {
         let remark = format!("Sending message to topic[{name}] is forbidden.");
         return refuse(code::NO_PERMISSION, remark);
     }
@@ -139,7 +125,7 @@ pub fn check_send<'t>(
         );
         return refuse(code::INVALID_PARAMETER, remark);
     }
-    let retry_group = group_of_retry_topic(name);
+    let retry_group = names::group_of_retry_topic(name);
     if request.is_batch {
         check_batch_topic(name, retry_group)?;
     } else if let Some(group) = retry_group {
@@ -192,7 +178,7 @@ fn check_message(
 ) -> Result<(), Refusal> {
     let policy = topic.attributes.get(CLEANUP_POLICY);
     if policy.is_some_and(|policy| policy == CLEANUP_POLICY_COMPACTION)
-        && property(properties, "KEYS").is_none_or(|keys| keys.trim().is_empty())
+        && get_str(properties, "KEYS").is_none_or(|keys| keys.trim().is_empty())
     {
         return refuse(
             code::MESSAGE_ILLEGAL,
@@ -200,7 +186,7 @@ fn check_message(
         );
     }
     if settings.reject_transaction_message
-        && property(properties, "TRAN_MSG").is_some_and(|flag| flag.eq_ignore_ascii_case("true"))
+        && get_str(properties, "TRAN_MSG").is_some_and(|flag| flag.eq_ignore_ascii_case("true"))
     {
         let ip = &settings.broker_ip;
         let remark = format!("the broker[{ip}] sending transaction message is forbidden");
@@ -275,7 +261,7 @@ pub fn check_pull<'t>(
         return forbid(ForbiddenType::Group, remark);
     }
     let topic = check_pulled_queue(topics, request)?;
-    let filter = if request.sys_flag & PULL_FLAG_SUBSCRIPTION != 0 {
+    let filter = if request.sys_flag & sys_flag::SUBSCRIPTION != 0 {
         filter_of_request(settings, request)?
     } else {
         filter_of_group(settings, group, groups, views, request)?
@@ -328,7 +314,7 @@ fn filter_of_request<'t>(
         Err(error) => return refuse(code::SUBSCRIPTION_PARSE_FAILED, error.to_string()),
     };
     check_expression_type(settings, &subscription)?;
-    if request.sys_flag & PULL_FLAG_CLASS_FILTER != 0 {
+    if request.sys_flag & sys_flag::CLASS_FILTER != 0 {
         return Ok(Cow::Owned(TagFilter::All));
     }
     Ok(Cow::Owned(subscription.filter))

@@ -16,13 +16,12 @@ use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rmq_net::language::Language;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::groups::GroupTable;
 use super::heartbeat::is_rejected;
-use super::model::{
-    ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, Language, MessageModel,
-};
+use super::model::{ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel};
 use super::subscription::Subscription;
 
 /// A member without a heartbeat for this long is gone (`channelExpiredTimeout`).

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rmq_net::codes::response;
+use rmq_net::message::names::{self, NameError};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::attributes::{self, AttributeError};
-use super::model::{self, DataVersion, SubscriptionGroupConfig};
+use super::model::{DataVersion, SubscriptionGroupConfig};
 use super::paging::{PageRequest, page_range};
 use super::reserved::{SYSTEM_GROUP_PREFIX, SYSTEM_GROUPS};
 use super::settings::GroupSettings;
@@ -43,7 +45,7 @@ pub enum GroupLookup<'t> {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum GroupRefused {
     #[error("{0}")]
-    Name(#[from] model::NameError),
+    Name(#[from] NameError),
     #[error("{0}")]
     Attribute(#[from] AttributeError),
 }
@@ -52,8 +54,8 @@ impl GroupRefused {
     /// INVALID_PARAMETER (29), or SYSTEM_ERROR (1) for attributes.
     pub fn code(&self) -> i32 {
         match self {
-            Self::Name(_) => 29,
-            Self::Attribute(_) => 1,
+            Self::Name(_) => response::INVALID_PARAMETER,
+            Self::Attribute(_) => response::SYSTEM_ERROR,
         }
     }
 }
@@ -139,7 +141,7 @@ impl GroupTable {
         }
         let is_wanted = self.settings.auto_create_subscription_group
             || (self.settings.enable_create_sys_group && name.starts_with(SYSTEM_GROUP_PREFIX));
-        if is_wanted && model::check_group(name).is_ok() {
+        if is_wanted && names::check_group(name).is_ok() {
             return GroupLookup::Creatable(with_defaults(name));
         }
         GroupLookup::Missing
@@ -199,7 +201,7 @@ impl GroupTable {
         &self,
         requested: &SubscriptionGroupConfig,
     ) -> Result<SubscriptionGroupConfig, GroupRefused> {
-        model::check_group(&requested.group_name)?;
+        names::check_group(&requested.group_name)?;
         let current = self
             .get(&requested.group_name)
             .map(|stored| &stored.attributes);

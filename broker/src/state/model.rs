@@ -48,53 +48,6 @@ impl Default for TopicConfig {
     }
 }
 
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum NameError {
-    #[error("The specified name is blank.")]
-    Blank,
-    #[error(
-        "The specified name [{0}] contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
-    )]
-    Characters(String),
-    #[error("The specified name is longer than {max} characters.")]
-    TooLong { max: usize },
-}
-
-pub fn check_topic(name: &str) -> Result<(), NameError> {
-    let max = if name.starts_with("%RETRY%") || name.starts_with("%DLQ%") {
-        255
-    } else {
-        127
-    };
-    check(name, max)
-}
-
-pub fn check_group(name: &str) -> Result<(), NameError> {
-    check(name, 120)
-}
-
-fn check(name: &str, max: usize) -> Result<(), NameError> {
-    if name.trim().is_empty() {
-        return Err(NameError::Blank);
-    }
-    if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'%' | b'|' | b'-' | b'_'))
-    {
-        return Err(NameError::Characters(name.to_owned()));
-    }
-    if name.len() > max {
-        return Err(NameError::TooLong { max });
-    }
-    Ok(())
-}
-
-pub fn tag_hash(tag: &str) -> i32 {
-    tag.encode_utf16().fold(0_i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    })
-}
-
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupConfig {
@@ -208,19 +161,4 @@ pub struct MessageQueue {
     pub broker_name: String,
     pub queue_id: i32,
     pub topic: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
-    Java,
-    Go,
-    Other,
-}
-
-pub fn property<'a>(properties: &'a [u8], key: &str) -> Option<&'a str> {
-    properties
-        .split(|byte| *byte == 2)
-        .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('\u{1}'))
-        .find(|(name, _value)| *name == key)
-        .map(|(_name, value)| value)
 }

@@ -1,28 +1,20 @@
-//! Names with a meaning of their own: RocketMQ's system topics and groups, and the topics and
-//! groups that belong to a consumer group.
+//! What a broker has of its own: the topics and groups it creates at start, and the names of the
+//! topics that belong to a consumer group.
+
+use rmq_net::message::names::{
+    AUTO_CREATE_TOPIC, BENCHMARK_TOPIC, CHECKPOINT_TOPIC, DLQ_PREFIX, OFFSET_MOVED_EVENT,
+    REPLY_TOPIC_POSTFIX, RETRY_PREFIX, ROCKSDB_TRANS_HALF_TOPIC, ROCKSDB_TRANS_OP_HALF_TOPIC,
+    SCHEDULE_TOPIC, SELF_TEST_TOPIC, TRACE_TOPIC, TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC,
+    TRANS_OP_HALF_TOPIC,
+};
 
 use super::model::TopicConfig;
 use super::settings::TopicSettings;
 
-/// The template topic of automatic creation.
-pub const AUTO_CREATE_TOPIC: &str = "TBW102";
-pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
-pub const BENCHMARK_TOPIC: &str = "BenchmarkTest";
-pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
-pub const HALF_OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
-pub const ROCKSDB_HALF_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC";
-pub const ROCKSDB_HALF_OP_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC";
-pub const TRANSACTION_CHECK_MAX_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
-pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
-pub const SELF_TEST_TOPIC: &str = "SELF_TEST_TOPIC";
-pub const OFFSET_MOVED_TOPIC: &str = "OFFSET_MOVED_EVENT";
-pub const CHECKPOINT_TOPIC: &str = "CHECKPOINT_TOPIC";
 pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
-pub const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
-pub const RETRY_PREFIX: &str = "%RETRY%";
-pub const DLQ_PREFIX: &str = "%DLQ%";
+const REVIVE_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
+const SYNC_MEMBER_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 pub const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
-pub const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
 
 /// Permission bits of a topic or a broker.
 pub const PERM_INHERIT: i32 = 1;
@@ -31,18 +23,18 @@ pub const PERM_READ: i32 = 4;
 pub const PERM_READ_WRITE: i32 = PERM_READ | PERM_WRITE;
 
 /// System topics under any configuration, besides all names that start with `rmq_sys_`.
-static SYSTEM_TOPICS: &[&str] = &[
+pub static SYSTEM_TOPICS: &[&str] = &[
     AUTO_CREATE_TOPIC,
     SCHEDULE_TOPIC,
     BENCHMARK_TOPIC,
-    HALF_TOPIC,
+    TRANS_HALF_TOPIC,
     TRACE_TOPIC,
-    HALF_OP_TOPIC,
-    ROCKSDB_HALF_TOPIC,
-    ROCKSDB_HALF_OP_TOPIC,
-    TRANSACTION_CHECK_MAX_TOPIC,
+    TRANS_OP_HALF_TOPIC,
+    ROCKSDB_TRANS_HALF_TOPIC,
+    ROCKSDB_TRANS_OP_HALF_TOPIC,
+    TRANS_CHECK_MAX_TIME_TOPIC,
     SELF_TEST_TOPIC,
-    OFFSET_MOVED_TOPIC,
+    OFFSET_MOVED_EVENT,
     CHECKPOINT_TOPIC,
 ];
 
@@ -68,27 +60,23 @@ pub fn topics_at_start(settings: &TopicSettings) -> Vec<TopicConfig> {
         topic(BENCHMARK_TOPIC, 1024, PERM_READ_WRITE),
         topic(cluster, 16, access(settings.cluster_topic_enable)),
         topic(broker, 1, access(settings.broker_topic_enable)),
-        topic(OFFSET_MOVED_TOPIC, 1, PERM_READ_WRITE),
+        topic(OFFSET_MOVED_EVENT, 1, PERM_READ_WRITE),
         topic(SCHEDULE_TOPIC, 18, PERM_READ_WRITE),
         topic(
-            &format!("{cluster}{REPLY_TOPIC_SUFFIX}"),
+            &format!("{cluster}{REPLY_TOPIC_POSTFIX}"),
             1,
             PERM_READ_WRITE,
         ),
         topic(
-            &format!("{SYSTEM_TOPIC_PREFIX}REVIVE_LOG_{cluster}"),
+            &format!("{REVIVE_PREFIX}{cluster}"),
             settings.revive_queue_nums,
             PERM_READ_WRITE,
         ),
-        topic(
-            &format!("{SYSTEM_TOPIC_PREFIX}SYNC_BROKER_MEMBER_{broker}"),
-            1,
-            PERM_INHERIT,
-        ),
-        topic(HALF_TOPIC, 1, PERM_READ_WRITE),
-        topic(HALF_OP_TOPIC, 1, PERM_READ_WRITE),
-        topic(ROCKSDB_HALF_TOPIC, 1, PERM_READ_WRITE),
-        topic(ROCKSDB_HALF_OP_TOPIC, 1, PERM_READ_WRITE),
+        topic(&format!("{SYNC_MEMBER_PREFIX}{broker}"), 1, PERM_INHERIT),
+        topic(TRANS_HALF_TOPIC, 1, PERM_READ_WRITE),
+        topic(TRANS_OP_HALF_TOPIC, 1, PERM_READ_WRITE),
+        topic(ROCKSDB_TRANS_HALF_TOPIC, 1, PERM_READ_WRITE),
+        topic(ROCKSDB_TRANS_OP_HALF_TOPIC, 1, PERM_READ_WRITE),
     ];
     if settings.auto_create_topic_enable {
         let queues = settings.default_topic_queue_nums;
@@ -118,32 +106,6 @@ pub fn topic(name: &str, queues: i32, perm: i32) -> TopicConfig {
     }
 }
 
-/// Is this a system topic of every broker? [`super::TopicTable::is_system`] knows the ones named
-/// after this broker as well.
-pub fn is_system_topic(name: &str) -> bool {
-    name.starts_with(SYSTEM_TOPIC_PREFIX) || SYSTEM_TOPICS.contains(&name)
-}
-
-/// The system topics that have a fixed name.
-pub fn fixed_system_topics() -> &'static [&'static str] {
-    SYSTEM_TOPICS
-}
-
-/// May clients never send to this topic? (RocketMQ answers 16.)
-pub fn is_forbidden_to_send(name: &str) -> bool {
-    matches!(
-        name,
-        SCHEDULE_TOPIC
-            | HALF_TOPIC
-            | HALF_OP_TOPIC
-            | ROCKSDB_HALF_TOPIC
-            | ROCKSDB_HALF_OP_TOPIC
-            | TRANSACTION_CHECK_MAX_TOPIC
-            | SELF_TEST_TOPIC
-            | OFFSET_MOVED_TOPIC
-    )
-}
-
 /// The topic that holds the messages a group sent back.
 pub fn retry_topic(group: &str) -> String {
     format!("{RETRY_PREFIX}{group}")
@@ -154,40 +116,19 @@ pub fn dlq_topic(group: &str) -> String {
     format!("{DLQ_PREFIX}{group}")
 }
 
-/// The group whose retry topic this is; none for other topics. A pop retry topic of the second
-/// kind names the group before a `+`.
-pub fn group_of_retry_topic(topic: &str) -> Option<&str> {
-    let rest = topic.strip_prefix(RETRY_PREFIX)?;
-    Some(rest.split_once('+').map_or(rest, |(group, _topic)| group))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_fall_into_their_sets() {
-        for (name, is_system, is_forbidden) in [
-            ("TBW102", true, false),
-            ("BenchmarkTest", true, false),
-            ("rmq_sys_anything", true, false),
-            ("RMQ_SYS_TRACE_TOPIC", true, false),
-            ("SCHEDULE_TOPIC_XXXX", true, true),
-            ("SELF_TEST_TOPIC", true, true),
-            ("RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC", true, true),
-            ("orders", false, false),
-            ("%RETRY%g", false, false),
-        ] {
-            assert_eq!(is_system_topic(name), is_system, "{name}");
-            assert_eq!(is_forbidden_to_send(name), is_forbidden, "{name}");
+    fn the_list_of_system_topics_holds_nothing_else() {
+        for name in SYSTEM_TOPICS {
+            assert!(rmq_net::message::names::is_system_topic(name), "{name}");
         }
     }
 
     #[test]
-    fn retry_topics_name_their_group() {
-        assert_eq!(group_of_retry_topic("%RETRY%g"), Some("g"));
-        assert_eq!(group_of_retry_topic("%RETRY%g+topic"), Some("g"));
-        assert_eq!(group_of_retry_topic("%DLQ%g"), None);
+    fn groups_name_their_topics() {
         assert_eq!(retry_topic("g"), "%RETRY%g");
         assert_eq!(dlq_topic("g"), "%DLQ%g");
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use rmq_net::message::tags::tags_code;
 use thiserror::Error;
 
-use super::model::{SubscriptionData, tag_hash};
+use super::model::SubscriptionData;
 
 /// The expression that selects everything.
 const ALL: &str = "*";
@@ -138,6 +139,11 @@ impl Subscription {
 
 fn selects_all(expression: &str) -> bool {
     expression.is_empty() || expression == ALL
+}
+
+/// Rows hold the hash sign-extended to 64 bits; the low half says it all.
+fn tag_hash(tag: &str) -> i32 {
+    tags_code(tag) as i32
 }
 
 /// Splits `A || B` into its tags and their hashes. Empty or `*` selects everything.

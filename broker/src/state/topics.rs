@@ -8,16 +8,17 @@
 
 use std::sync::Arc;
 
+use rmq_net::codes::response;
+use rmq_net::message::names::{
+    self, AUTO_CREATE_TOPIC, NameError, REPLY_TOPIC_POSTFIX, RETRY_PREFIX,
+};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::attributes::{self, AttributeError, Attributes, MESSAGE_TYPE, MESSAGE_TYPE_MIXED};
-use super::model::{self, DataVersion, TopicConfig};
+use super::model::{DataVersion, TopicConfig};
 use super::paging::{PageRequest, page_range};
-use super::reserved::{
-    AUTO_CREATE_TOPIC, PERM_INHERIT, PERM_READ_WRITE, REPLY_TOPIC_SUFFIX, RETRY_PREFIX,
-    fixed_system_topics, is_system_topic, topic, topics_at_start,
-};
+use super::reserved::{PERM_INHERIT, PERM_READ_WRITE, SYSTEM_TOPICS, topic, topics_at_start};
 use super::settings::TopicSettings;
 
 /// Most queues one topic may have. RocketMQ has no bound; this one keeps the answers that list
@@ -55,7 +56,7 @@ pub enum MissingWhy {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum TopicRefused {
     #[error("{0}")]
-    Name(#[from] model::NameError),
+    Name(#[from] NameError),
     #[error("The specified topic is blank.")]
     Blank,
     #[error("The topic[{0}] is conflict with system topic.")]
@@ -78,8 +79,10 @@ impl TopicRefused {
     /// INVALID_PARAMETER (29), or SYSTEM_ERROR (1) for attributes.
     pub fn code(&self) -> i32 {
         match self {
-            Self::Name(_) | Self::Blank | Self::System(_) | Self::Mixed | Self::Range { .. } => 29,
-            Self::Attribute(_) => 1,
+            Self::Name(_) | Self::Blank | Self::System(_) | Self::Mixed | Self::Range { .. } => {
+                response::INVALID_PARAMETER
+            }
+            Self::Attribute(_) => response::SYSTEM_ERROR,
         }
     }
 }
@@ -191,16 +194,16 @@ impl TopicTable {
 
     /// Is this a topic that clients must not create, change or delete?
     pub fn is_system(&self, name: &str) -> bool {
-        is_system_topic(name)
+        names::is_system_topic(name)
             || name == self.settings.cluster_name
             || name == self.settings.broker_name
-            || name.strip_suffix(REPLY_TOPIC_SUFFIX) == Some(self.settings.cluster_name.as_str())
+            || name.strip_suffix(REPLY_TOPIC_POSTFIX) == Some(self.settings.cluster_name.as_str())
             || self.settings.trace_topic.as_deref() == Some(name)
     }
 
     /// The names behind [`Self::is_system`], sorted: the answer to 305.
     pub fn system_topics(&self) -> Vec<String> {
-        let mut names: Vec<String> = fixed_system_topics()
+        let mut names: Vec<String> = SYSTEM_TOPICS
             .iter()
             .map(|name| (*name).to_owned())
             .collect();
@@ -286,7 +289,7 @@ impl TopicTable {
     /// The topic to store for an update request (17, 18), whose attributes carry signed keys.
     pub fn decide_update(&self, requested: &TopicConfig) -> Result<TopicConfig, TopicRefused> {
         let name = requested.topic_name.as_str();
-        model::check_topic(name)?;
+        names::check_topic(name)?;
         self.check_system(name)?;
         let queues = (0, QUEUES_MAX);
         for (field, value, (low, high)) in [

@@ -1,8 +1,10 @@
 use std::net::SocketAddr;
 
+use rmq_net::language::Language;
+
 use super::super::clients::{ClientRegistry, ConnKey, Peer};
 use super::super::groups::with_defaults;
-use super::super::model::{ConsumeType, ConsumerData, HeartbeatData, Language, SubscriptionData};
+use super::super::model::{ConsumeType, ConsumerData, HeartbeatData, SubscriptionData};
 use super::super::reserved::topic;
 use super::super::settings::{GroupSettings, TopicSettings};
 use super::*;
@@ -277,7 +279,7 @@ fn pull(topic: &str) -> PullRequest<'_> {
         group: "g",
         topic,
         queue_id: 0,
-        sys_flag: PULL_FLAG_SUBSCRIPTION,
+        sys_flag: sys_flag::SUBSCRIPTION,
         is_lite: false,
         subscription: Some("*"),
         expression_type: None,
