@@ -37,7 +37,7 @@ macro_rules! from_setting {
         }
     )*};
 }
-from_setting!(bool, u8, u16, u32, u64, i32, i64, String, IpAddr);
+from_setting!(bool, u16, u32, u64, i32, i64, String, IpAddr);
 
 impl FromSetting for FlushDiskType {
     fn from_setting(text: &str) -> Option<Self> {
@@ -79,9 +79,9 @@ macro_rules! typed_settings {
 }
 
 typed_settings! {
-    /// What the broker works with. The meaning and range of each field stand with its setting's row.
+    /// What the broker works with. A field is called like its property; the setting's row has its meaning and range.
     pub struct BrokerConfig {
-        cluster_name: String = "brokerClusterName",
+        broker_cluster_name: String = "brokerClusterName",
         broker_name: String = "brokerName",
         /// Always 0, the master's: replication is not built yet.
         broker_id: i64 = "brokerId",
@@ -89,85 +89,86 @@ typed_settings! {
         bind_address: IpAddr = "bindAddress",
         listen_port: u16 = "listenPort",
         /// `host:port` each; empty when the broker registers nowhere.
-        namesrv_addresses: Vec<String> = "namesrvAddr",
+        namesrv_addr: Vec<String> = "namesrvAddr",
         /// Bits: 4 read, 2 write, 1 inherit.
-        broker_permission: u8 = "brokerPermission",
+        broker_permission: i32 = "brokerPermission",
         region_id: String = "regionId",
-        is_trace_on: bool = "traceOn",
-        config_path: String = "brokerConfigPath",
+        trace_on: bool = "traceOn",
+        broker_config_path: String = "brokerConfigPath",
         config_black_list: Vec<String> = "configBlackList",
 
-        auto_create_topic: bool = "autoCreateTopicEnable",
+        auto_create_topic_enable: bool = "autoCreateTopicEnable",
         auto_create_subscription_group: bool = "autoCreateSubscriptionGroup",
-        auto_create_system_group: bool = "enableCreateSysGroup",
-        default_topic_queue_count: u32 = "defaultTopicQueueNums",
+        enable_create_sys_group: bool = "enableCreateSysGroup",
+        default_topic_queue_nums: u32 = "defaultTopicQueueNums",
         cluster_topic_enable: bool = "clusterTopicEnable",
         broker_topic_enable: bool = "brokerTopicEnable",
         trace_topic_enable: bool = "traceTopicEnable",
-        trace_topic_name: String = "msgTraceTopicName",
-        validate_system_topic: bool = "validateSystemTopicWhenUpdateTopic",
-        allow_mixed_message_type: bool = "enableMixedMessageType",
-        split_metadata: bool = "enableSplitMetadata",
-        split_metadata_count: u32 = "splitMetadataSize",
-        clear_retry_topic_with_topic: bool = "clearRetryTopicWhenDeleteTopic",
+        msg_trace_topic_name: String = "msgTraceTopicName",
+        validate_system_topic_when_update_topic: bool = "validateSystemTopicWhenUpdateTopic",
+        enable_mixed_message_type: bool = "enableMixedMessageType",
+        enable_split_metadata: bool = "enableSplitMetadata",
+        split_metadata_size: u32 = "splitMetadataSize",
+        clear_retry_topic_when_delete_topic: bool = "clearRetryTopicWhenDeleteTopic",
 
-        message_bytes_max: u32 = "maxMessageSize",
+        max_message_size: u32 = "maxMessageSize",
         reject_transaction_message: bool = "rejectTransactionMessage",
-        accept_sends_from_ms: i64 = "startAcceptSendRequestTimeStamp",
-        sync_flush_timeout_ms: i64 = "syncFlushTimeout",
+        start_accept_send_request_time_stamp: i64 = "startAcceptSendRequestTimeStamp",
+        sync_flush_timeout: i64 = "syncFlushTimeout",
 
-        long_polling: bool = "longPollingEnable",
-        short_polling_ms: i64 = "shortPollingTimeMills",
-        lite_pull: bool = "litePullMessageEnable",
-        reject_pull_consumer: bool = "rejectPullConsumerEnable",
-        property_filter: bool = "enablePropertyFilter",
-        filter_bytes_max: u32 = "maxFilterMessageSize",
-        transfer_memory_bytes_max: u32 = "maxTransferBytesOnMessageInMemory",
-        transfer_memory_count_max: u32 = "maxTransferCountOnMessageInMemory",
-        transfer_disk_bytes_max: u32 = "maxTransferBytesOnMessageInDisk",
-        transfer_disk_count_max: u32 = "maxTransferCountOnMessageInDisk",
-        memory_ratio_percent: u32 = "accessMessageInMemoryMaxRatio",
-        pull_count_max: u32 = "pullBatchMaxMessageCount",
-        disable_slow_consumers: bool = "disableConsumeIfConsumerReadSlowly",
-        consumer_behind_bytes_max: u64 = "consumerFallbehindThreshold",
+        long_polling_enable: bool = "longPollingEnable",
+        short_polling_time_mills: i64 = "shortPollingTimeMills",
+        lite_pull_message_enable: bool = "litePullMessageEnable",
+        reject_pull_consumer_enable: bool = "rejectPullConsumerEnable",
+        enable_property_filter: bool = "enablePropertyFilter",
+        max_filter_message_size: u32 = "maxFilterMessageSize",
+        max_transfer_bytes_on_message_in_memory: u32 = "maxTransferBytesOnMessageInMemory",
+        max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory",
+        max_transfer_bytes_on_message_in_disk: u32 = "maxTransferBytesOnMessageInDisk",
+        max_transfer_count_on_message_in_disk: u32 = "maxTransferCountOnMessageInDisk",
+        access_message_in_memory_max_ratio: u32 = "accessMessageInMemoryMaxRatio",
+        pull_batch_max_message_count: u32 = "pullBatchMaxMessageCount",
+        disable_consume_if_consumer_read_slowly: bool = "disableConsumeIfConsumerReadSlowly",
+        consumer_fallbehind_threshold: u64 = "consumerFallbehindThreshold",
 
-        notify_consumer_ids_changed: bool = "notifyConsumerIdsChangedEnable",
-        notify_consumer_change_at_once: bool = "realTimeNotifyConsumerChange",
-        register_producer: bool = "enableRegisterProducer",
-        channel_expired_ms: i64 = "channelExpiredTimeout",
-        subscription_expired_ms: i64 = "subscriptionExpiredTimeout",
-        server_side_reset_offset: bool = "useServerSideResetOffset",
+        notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
+        real_time_notify_consumer_change: bool = "realTimeNotifyConsumerChange",
+        enable_register_producer: bool = "enableRegisterProducer",
+        channel_expired_timeout: i64 = "channelExpiredTimeout",
+        subscription_expired_timeout: i64 = "subscriptionExpiredTimeout",
+        use_server_side_reset_offset: bool = "useServerSideResetOffset",
 
         /// 10,000 to 60,000.
-        register_period_ms: i64 = "registerNameServerPeriod",
-        register_timeout_ms: i64 = "registerBrokerTimeoutMills",
+        register_name_server_period: i64 = "registerNameServerPeriod",
+        register_broker_timeout_mills: i64 = "registerBrokerTimeoutMills",
         force_register: bool = "forceRegister",
 
-        connection_idle_s: u32 = "serverChannelMaxIdleTimeSeconds",
-        accept_backlog: u32 = "serverSocketBacklog",
-        shutdown_wait_s: u32 = "shutdownWaitTimeSeconds",
+        server_channel_max_idle_time_seconds: u32 = "serverChannelMaxIdleTimeSeconds",
+        server_socket_backlog: u32 = "serverSocketBacklog",
+        shutdown_wait_time_seconds: u32 = "shutdownWaitTimeSeconds",
 
-        store_folder: String = "storePathRootDir",
+        store_path_root_dir: String = "storePathRootDir",
         flush_disk_type: FlushDiskType = "flushDiskType",
         /// A whole number of MiB.
-        segment_bytes: u64 = "mappedFileSizeCommitLog",
-        reserved_hours: u32 = "fileReservedTime",
-        delete_hours: Vec<String> = "deleteWhen",
+        mapped_file_size_commit_log: u64 = "mappedFileSizeCommitLog",
+        file_reserved_time: u32 = "fileReservedTime",
+        delete_when: Vec<String> = "deleteWhen",
         /// 10 to 95.
-        disk_used_percent_max: u32 = "diskMaxUsedSpaceRatio",
+        disk_max_used_space_ratio: u32 = "diskMaxUsedSpaceRatio",
     }
 }
 
 impl BrokerConfig {
     /// Types the settings and applies the rules that RocketMQ applies to several of them.
-    pub fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+    pub fn from_settings(mut settings: Settings) -> Result<Self, ConfigError> {
         const MIB: u64 = 1024 * 1024;
+        // RocketMQ: a master is broker 0 whatever the file says, and shows it; brokerRole allows only masters.
+        let origin = settings.origin("brokerId").cloned().unwrap_or(Origin::Default);
+        settings.set("brokerId", "0", origin)?;
         let mut config = Self::read(settings)?;
-        // RocketMQ: a master is broker 0 whatever the file says; brokerRole allows only masters.
-        config.broker_id = 0;
-        config.register_period_ms = config.register_period_ms.clamp(10_000, 60_000);
-        config.disk_used_percent_max = config.disk_used_percent_max.clamp(10, 95);
-        config.segment_bytes = config.segment_bytes.next_multiple_of(MIB);
+        config.register_name_server_period = config.register_name_server_period.clamp(10_000, 60_000);
+        config.disk_max_used_space_ratio = config.disk_max_used_space_ratio.clamp(10, 95);
+        config.mapped_file_size_commit_log = config.mapped_file_size_commit_log.next_multiple_of(MIB);
         if config.listen_port < 3 {
             return Err(wrong_value(
                 &config.settings,
@@ -177,9 +178,9 @@ impl BrokerConfig {
         }
         for (name, value) in [
             ("brokerName", &config.broker_name),
-            ("brokerClusterName", &config.cluster_name),
+            ("brokerClusterName", &config.broker_cluster_name),
             ("brokerIP1", &config.broker_ip1),
-            ("storePathRootDir", &config.store_folder),
+            ("storePathRootDir", &config.store_path_root_dir),
         ] {
             if value.is_empty() {
                 return Err(wrong_value(&config.settings, name, "anything but empty"));

@@ -104,13 +104,13 @@ fn smallest_and_largest_values_fit_their_fields() {
 #[test]
 fn defaults_become_typed_values() {
     let config = BrokerConfig::with_defaults(&machine()).unwrap();
-    assert_eq!((config.broker_name.as_str(), config.cluster_name.as_str()), ("vm", "DefaultCluster"));
+    assert_eq!((config.broker_name.as_str(), config.broker_cluster_name.as_str()), ("vm", "DefaultCluster"));
     assert_eq!((config.listen_port, config.vip_port(), config.broker_id), (10911, 10909, 0));
-    assert_eq!((config.message_bytes_max, config.default_topic_queue_count), (4_194_304, 8));
+    assert_eq!((config.max_message_size, config.default_topic_queue_nums), (4_194_304, 8));
     assert_eq!(config.flush_disk_type, FlushDiskType::Async);
-    assert_eq!(config.store_folder, "/root/store");
-    assert!(config.namesrv_addresses.is_empty());
-    assert!(config.auto_create_topic && config.auto_create_subscription_group && config.long_polling);
+    assert_eq!(config.store_path_root_dir, "/root/store");
+    assert!(config.namesrv_addr.is_empty());
+    assert!(config.auto_create_topic_enable && config.auto_create_subscription_group && config.long_polling_enable);
 }
 
 #[test]
@@ -125,8 +125,8 @@ brokerRole = ASYNC_MASTER
 flushDiskType = SYNC_FLUSH
 ";
     let config = with(text).unwrap();
-    assert_eq!((config.broker_name.as_str(), config.reserved_hours), ("broker-a", 48));
-    assert_eq!(config.delete_hours, ["04"]);
+    assert_eq!((config.broker_name.as_str(), config.file_reserved_time), ("broker-a", 48));
+    assert_eq!(config.delete_when, ["04"]);
     assert_eq!(config.flush_disk_type, FlushDiskType::Sync);
 }
 
@@ -135,9 +135,13 @@ fn values_follow_the_rules_of_rocketmq() {
     let config =
         with("brokerId=3\nregisterNameServerPeriod=1\ndiskMaxUsedSpaceRatio=99\nmappedFileSizeCommitLog=16777217")
             .unwrap();
-    assert_eq!((config.broker_id, config.register_period_ms, config.disk_used_percent_max), (0, 10_000, 95));
-    assert_eq!(config.segment_bytes, 17 * 1024 * 1024);
-    assert_eq!(with("namesrvAddr= a:9876 ;; [::1]:9877;").unwrap().namesrv_addresses, ["a:9876", "[::1]:9877"]);
+    assert_eq!(
+        (config.broker_id, config.register_name_server_period, config.disk_max_used_space_ratio),
+        (0, 10_000, 95)
+    );
+    assert_eq!(config.settings.value("brokerId"), Some("0"));
+    assert_eq!(config.mapped_file_size_commit_log, 17 * 1024 * 1024);
+    assert_eq!(with("namesrvAddr= a:9876 ;; [::1]:9877;").unwrap().namesrv_addr, ["a:9876", "[::1]:9877"]);
 }
 
 #[test]
