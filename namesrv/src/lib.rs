@@ -1,1 +1,30 @@
+//! The name server: which broker serves which topic.
+//!
+//! Brokers register here every 30 seconds with all their topics; clients ask for the route of a topic.
+//! Everything is in memory and comes back with the next registrations, except the KV table, which has a
+//! file. [`NameServer`] is a plain state machine: it is given decoded frames and the time, and appends
+//! reply frames to a buffer. It opens no socket and reads no clock.
+//!
+//! ```text
+//! frame -> request::answer -> one handler -> RouteTable { BrokerSets, LiveBrokers, Topics } | KvTable
+//!                                         <- Reply (finished route bytes are borrowed) -> reply frame
+//! ```
 
+#![forbid(unsafe_code)]
+
+pub mod broker_sets;
+pub mod config;
+pub mod json;
+pub mod kv;
+pub mod limits;
+pub mod live;
+pub mod properties;
+pub mod registration;
+pub mod registration_body;
+pub mod route_body;
+pub mod routes;
+pub mod topics;
+
+pub use config::{Effect, NamesrvConfig, PropertyRow, SettingError, property_table};
+pub use kv::KvLoadError;
+pub use registration::ConnKey;
