@@ -1,0 +1,10 @@
+//! What travels inside bodies and headers of messages: properties, batches, records, ids, names.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod id;
+pub mod names;
+pub mod properties;
+pub mod record;
+pub mod sys_flag;
+pub mod tags;
