@@ -12,19 +12,22 @@
 
 #![forbid(unsafe_code)]
 
-pub mod broker_sets;
-pub mod config;
-pub mod json;
-pub mod kv;
-pub mod limits;
-pub mod live;
+mod broker_sets;
+mod config;
+mod json;
+mod kv;
+mod limits;
+mod live;
 pub mod properties;
-pub mod registration;
-pub mod registration_body;
-pub mod route_body;
-pub mod routes;
-pub mod topics;
+mod registration;
+mod registration_body;
+mod request;
+mod route_body;
+mod routes;
+mod server;
+mod topics;
 
 pub use config::{Effect, NamesrvConfig, PropertyRow, SettingError, property_table};
 pub use kv::KvLoadError;
 pub use registration::ConnKey;
+pub use server::{NameServer, Push};

@@ -13,8 +13,10 @@ pub const TOPIC_ROWS_MAX: usize = 2_000_000;
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// Namespaces, keys and values of the KV table together; every change rewrites the file. Beyond it a new
-/// entry is refused (code 1).
-pub const KV_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// entry is refused (code 1). A value must also fit a reply's header, whose size has 24 bits, when every
+/// byte of it is escaped as six.
+pub const KV_BYTES_MAX: usize = 1024 * 1024;
+const _: () = assert!(KV_BYTES_MAX * 6 + 4096 < 1 << 24);
 
 /// A KV file larger than this is not read. JSON may spend six bytes on one byte of content.
 pub const KV_FILE_BYTES_MAX: u64 = 8 * KV_BYTES_MAX as u64;
