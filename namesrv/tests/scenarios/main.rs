@@ -1,0 +1,9 @@
+//! Requests as frames in, replies as frames out: what brokers, clients and tools see.
+
+mod bad_input;
+mod cluster;
+mod configuration;
+mod registration;
+mod route;
+mod topics;
+mod world;
