@@ -39,6 +39,19 @@ async function newProducer() {
   return producer;
 }
 
+/** This client cannot send to a topic that does not exist yet; its unused call for creating one can still be made. */
+async function newTopic(producer, stem) {
+  const client = producer._mqClient;
+  const topicName = named(stem);
+  const template = await client.getTopicRouteInfoFromNameServer('TBW102', 3000);
+  const topicConfig = { topicName, readQueueNums: 4, writeQueueNums: 4, perm: 6, topicFilterType: 'SINGLE_TAG', topicSysFlag: 0, order: false };
+  for (const { brokerAddrs } of template.brokerDatas) {
+    await client.createTopic(brokerAddrs[0], 'TBW102', topicConfig, 3000);
+  }
+  await await_(`route of ${topicName}`, () => client.getTopicRouteInfoFromNameServer(topicName, 3000).then(() => true, () => false));
+  return topicName;
+}
+
 /** A member of a group; `bodies` are what it was given. The handler's answer decides about a retry. */
 async function newMember(group, topic, tags, { isBroadcast = false, handler = async () => undefined } = {}) {
   const consumer = new Consumer({
@@ -81,14 +94,14 @@ function queueCount(member, topic) {
 const scenarios = {
   async send() {
     const producer = await newProducer();
-    const topic = named('send');
+    const topic = await newTopic(producer, 'send');
     const nextOffsets = new Map();
     const sent = new Map();
     for (let i = 0; i < 20; i++) {
       const message = new Message(topic, `Tag${i % 3}`, `body ${i}`);
       message.keys = [ `key${i}` ];
       const result = await producer.send(message);
-      const queueId = result.messageQueue.queueId;
+      const queueId = Number(result.messageQueue.queueId);
       assert.strictEqual(result.sendStatus, 'SEND_OK');
       assert.strictEqual(Number(result.queueOffset), nextOffsets.get(queueId) || 0, `offset in queue ${queueId}`);
       nextOffsets.set(queueId, Number(result.queueOffset) + 1);
@@ -114,7 +127,7 @@ const scenarios = {
 
   async push_clustering() {
     const producer = await newProducer();
-    const topic = named('clustering');
+    const topic = await newTopic(producer, 'clustering');
     const group = named('clustering_group');
     await send(producer, topic, 0, 1);
     const one = await newMember(group, topic, '*');
@@ -131,7 +144,7 @@ const scenarios = {
 
   async push_broadcasting() {
     const producer = await newProducer();
-    const topic = named('broadcasting');
+    const topic = await newTopic(producer, 'broadcasting');
     const sent = await send(producer, topic, 0, 30);
     const members = [];
     for (let i = 0; i < 2; i++) {
@@ -146,7 +159,7 @@ const scenarios = {
 
   async push_tags() {
     const producer = await newProducer();
-    const topic = named('tags');
+    const topic = await newTopic(producer, 'tags');
     for (const tag of [ 'A', 'B', 'C', 'AB', 'A' ]) {
       await producer.send(new Message(topic, tag, `before ${tag}`));
     }
@@ -163,7 +176,7 @@ const scenarios = {
 
   async push_resume() {
     const producer = await newProducer();
-    const topic = named('resume');
+    const topic = await newTopic(producer, 'resume');
     const group = named('resume_group');
     await send(producer, topic, 0, 20);
     const first = await newMember(group, topic, '*');
@@ -177,7 +190,7 @@ const scenarios = {
 
   async push_retry() {
     const producer = await newProducer();
-    const topic = named('retry');
+    const topic = await newTopic(producer, 'retry');
     const times = [];
     await producer.send(new Message(topic, 'Tag', 'again'));
     await newMember(named('retry_group'), topic, '*', {
