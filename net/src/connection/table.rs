@@ -18,8 +18,9 @@ const RECEIVE_GROUP: u16 = 1;
 /// The bounds of one core's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Frames that arrived in pieces, all connections together. Full: connections whose next frame does not
-    /// fit are not read until others finish theirs.
+    /// Frames larger than a receive buffer that arrive in pieces, all connections together. Full: connections
+    /// whose next frame does not fit are not read until others finish theirs. (A smaller frame costs its
+    /// connection at most a receive buffer's size.)
     pub assembly_bytes_max: usize,
     /// Replies queued on one connection before it is not read any more.
     pub outbox_bytes_pause: usize,
@@ -419,18 +420,20 @@ impl<B: AsRef<[u8]>> Connections<B> {
         verdict != Verdict::Close
     }
 
-    /// Keeps what could not be handled yet, charged to the assembly budget.
+    /// Keeps what could not be handled yet. The rest of a large frame is charged to the assembly budget; when that
+    /// is spent, the connection is not read until others have finished theirs.
     fn keep(&mut self, index: u32, bytes: &[u8]) {
         let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
         connection.partial.extend_from_slice(bytes);
-        let needed = match frame_size(&connection.partial) {
-            Ok(Some(size)) => size.max(connection.partial.len()),
-            _ => connection.partial.len(),
-        };
-        self.assembly_bytes += needed;
-        self.assembly_bytes -= std::mem::replace(&mut connection.reserved_bytes, needed);
-        let is_over = self.assembly_bytes > self.limits.assembly_bytes_max.max(FRAME_BYTES_MAX);
-        if is_over && needed > connection.partial.len() && !connection.is_stalled {
+        let Ok(Some(size)) = frame_size(&connection.partial) else { return };
+        let is_large = size > RECEIVE_BUFFER_BYTES as usize && size > connection.partial.len();
+        if !is_large || connection.reserved_bytes > 0 || connection.is_stalled {
+            return;
+        }
+        if self.assembly_bytes + size <= self.limits.assembly_bytes_max.max(FRAME_BYTES_MAX) {
+            self.assembly_bytes += size;
+            connection.reserved_bytes = size;
+        } else {
             connection.is_stalled = true;
             self.stalled.push(index);
         }
