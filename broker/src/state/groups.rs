@@ -161,10 +161,15 @@ impl GroupTable {
         Some(GroupChange::Put(config))
     }
 
-    /// Removes a group and its forbidden topics. `None`: there was none.
+    /// Removes a group and its forbidden topics, each a settings record of its own. `None`: there
+    /// was neither.
     pub fn delete(&mut self, name: &str, now_ms: i64) -> Option<GroupChange> {
-        self.forbidden.remove(name);
-        let (name, _config) = self.groups.remove_entry(name)?;
+        let group = self.groups.remove_entry(name).map(|(name, _config)| name);
+        let forbidden = self
+            .forbidden
+            .remove_entry(name)
+            .map(|(name, _topics)| name);
+        let name = group.or(forbidden)?;
         self.next_version(now_ms);
         Some(GroupChange::Removed(name))
     }
@@ -389,6 +394,9 @@ mod tests {
         replica.apply(removed);
         assert!(replica.get("g").is_none() && !replica.is_read_forbidden("g", "t"));
         assert!(owner.delete("g", 5000).is_none());
+        owner.set_readable("never stored", "t", false, 6000);
+        assert!(owner.delete("never stored", 7000).is_some());
+        assert!(!owner.is_read_forbidden("never stored", "t"));
     }
 
     #[test]
