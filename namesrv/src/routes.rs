@@ -121,6 +121,7 @@ impl RouteTable {
             .get(broker.broker_name)
             .and_then(|set| Some(set.first()?.0));
 
+        self.leave_other_name(&broker);
         self.drop_other_ids(&broker);
         if self.is_outdated(registration) {
             self.live.remove(broker.cluster, broker.addr);
@@ -222,6 +223,17 @@ impl RouteTable {
         match known {
             Some(addr) if addr.as_ref() == broker.addr => addr.clone(),
             _ => broker.addr.into(),
+        }
+    }
+
+    /// An address belongs to one broker name: a broker that was renamed leaves its old name. RocketMQ
+    /// forgets to, and shows the old name for ever.
+    fn leave_other_name(&mut self, broker: &BrokerIdentity<'_>) {
+        let live = self.live.get(broker.cluster, broker.addr);
+        let is_renamed = live.is_some_and(|live| live.broker_name.as_ref() != broker.broker_name);
+        if is_renamed {
+            let key = (broker.cluster.into(), broker.addr.into());
+            self.unregister_live(&[key]); // nobody is told: its members learn it from their next request
         }
     }
 
@@ -365,7 +377,10 @@ impl RouteTable {
 
     /// Removes a broker address, and with the last address of its name also its topics.
     pub fn unregister(&mut self, broker: &BrokerIdentity<'_>) -> Option<MinBrokerIdChange> {
-        self.live.remove(broker.cluster, broker.addr);
+        let live = self.live.get(broker.cluster, broker.addr);
+        if live.is_some_and(|live| live.broker_name.as_ref() == broker.broker_name) {
+            self.live.remove(broker.cluster, broker.addr);
+        }
         let set = self.sets.get_mut(broker.broker_name)?;
         let was_min = set.first().is_some_and(|(id, _)| id == broker.id);
         let gone = set

@@ -8,10 +8,15 @@ use crate::server::NameServer;
 pub fn query_data_version<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
     let fields = BrokerFields::read(arrival)?;
     let broker = fields.identity();
-    let version: DataVersion = lenient(arrival.frame.body).map_err(|error| {
-        Refusal::system_error(format_args!("the body is not a data version: {error}"))
-    })?;
-    let is_changed = server.routes.is_changed(&broker, &version);
+    let is_changed = match arrival.frame.body {
+        [] => true, // no version is never the one that is known
+        body => {
+            let version: DataVersion = lenient(body).map_err(|error| {
+                Refusal::system_error(format_args!("the body is not a data version: {error}"))
+            })?;
+            server.routes.is_changed(&broker, &version)
+        }
+    };
     let live = &mut server.routes.live;
     live.refresh(broker.cluster, broker.addr, arrival.now_ms);
     let mut reply = Reply::ext("changed", ExtValue::Bool(is_changed));

@@ -136,6 +136,18 @@ fn a_role_switch_moves_the_address_to_its_new_id() {
 }
 
 #[test]
+fn a_renamed_broker_leaves_its_old_name() {
+    let mut world = World::new();
+    world.register(&Broker::master("old", "10.0.0.1:1")).ok();
+    world.register(&Broker::master("new", "10.0.0.1:1")).ok();
+    let route = world.route("T").ok();
+    assert!(route.contains("new") && !route.contains("old"), "{route}");
+    let late = Broker::master("old", "10.0.0.1:1");
+    world.send(&late.ask(UNREGISTER_BROKER)).ok();
+    assert_eq!(world.route("T").ok(), route);
+}
+
+#[test]
 fn an_older_state_version_cannot_take_a_live_id() {
     let mut world = World::new();
     let elected = Broker {
@@ -273,6 +285,8 @@ fn the_data_version_query_says_whether_to_register() {
     let same = ask(&mut world, &broker);
     assert_eq!(same.ext["changed"], "false");
     assert_eq!(same.body, broker.data_version());
+    let none = world.send(&broker.ask(QUERY_DATA_VERSION));
+    assert_eq!(none.ext["changed"], "true", "a query without a version");
     let newer = ask(&mut world, &changed);
     assert_eq!(newer.ext["changed"], "true");
     assert_eq!(
