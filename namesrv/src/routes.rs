@@ -8,13 +8,15 @@
 //! - `generation` grows whenever a set changes in a way that routes show, so finished answers of an older
 //!   generation are never sent.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+
+use rmq_net::body::{DataVersion, topic::TopicQueueMappingInfo};
 
 use crate::broker_sets::BrokerSets;
 use crate::limits::{BROKERS_MAX, NAME_BYTES_MAX, TOPIC_ROWS_MAX};
 use crate::live::{LiveBroker, LiveBrokers};
 use crate::registration::{BrokerIdentity, ConnKey, MASTER_ID, PERM_READ, PERM_WRITE, QueueData};
-use crate::registration_body::{DataVersion, TopicQueueMapping};
 use crate::topics::Topics;
 
 /// A registration as the table needs it.
@@ -30,7 +32,7 @@ pub struct Registration<'a> {
     /// Topic name and queues; one entry means an incremental registration.
     pub topics: &'a [(String, QueueData)],
     /// Static topics: topic name and mapping.
-    pub mappings: &'a [(String, TopicQueueMapping)],
+    pub mappings: &'a BTreeMap<String, TopicQueueMappingInfo>,
     pub filter_servers: &'a [String],
     pub peer: ConnKey,
     pub now_ms: i64,
@@ -328,7 +330,7 @@ impl RouteTable {
             return;
         }
         if registration.removes_missing_topics && registration.mappings.is_empty() {
-            let kept: std::collections::HashSet<&str> = registration
+            let kept: HashSet<&str> = registration
                 .topics
                 .iter()
                 .map(|(topic, _)| topic.as_str())

@@ -1,7 +1,8 @@
 //! QUERY_DATA_VERSION (322) and BROKER_HEARTBEAT (904): signs of life between registrations.
 
+use rmq_net::body::{self, DataVersion};
+
 use super::{Arrival, BrokerFields, ExtValue, Outcome, Refusal, Reply};
-use crate::registration_body::{DataVersion, lenient};
 use crate::server::NameServer;
 
 /// 322: does this name server know the broker's topics in this version? Counts as a sign of life.
@@ -10,8 +11,8 @@ pub fn query_data_version<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>)
     let broker = fields.identity();
     let is_changed = match arrival.frame.body {
         [] => true, // no version is never the one that is known
-        body => {
-            let version: DataVersion = lenient(body).map_err(|error| {
+        bytes => {
+            let version: DataVersion = body::decode(bytes).map_err(|error| {
                 Refusal::system_error(format_args!("the body is not a data version: {error}"))
             })?;
             server.routes.is_changed(&broker, &version)
