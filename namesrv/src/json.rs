@@ -29,7 +29,7 @@ pub fn boolean(out: &mut Vec<u8>, value: bool) {
 }
 
 /// Appends an integer as a map key.
-pub fn integer_key(out: &mut Vec<u8>, key: i64, form: RouteForm) {
+fn integer_key(out: &mut Vec<u8>, key: i64, form: RouteForm) {
     if form == RouteForm::Standard {
         out.push(b'"');
     }

@@ -20,7 +20,6 @@ mod limits;
 mod live;
 pub mod properties;
 mod registration;
-mod registration_body;
 mod request;
 mod route_body;
 mod routes;

@@ -20,7 +20,3 @@ const _: () = assert!(KV_BYTES_MAX * 6 + 4096 < 1 << 24);
 
 /// A KV file larger than this is not read. JSON may spend six bytes on one byte of content.
 pub const KV_FILE_BYTES_MAX: u64 = 8 * KV_BYTES_MAX as u64;
-
-/// A compressed registration may not grow beyond this: about half a million topics of usual length.
-/// Beyond it the registration is refused (code 1).
-pub const INFLATED_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rmq_net::body::DataVersion;
+
 use crate::registration::ConnKey;
-use crate::registration_body::DataVersion;
 
 /// One broker address that registered and has not been silent for longer than its timeout.
 #[derive(Debug, Clone)]

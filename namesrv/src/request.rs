@@ -80,17 +80,17 @@ impl Refusal {
 
 pub type Outcome<'s> = Result<Reply<'s>, Refusal>;
 
-impl<'a> Arrival<'a> {
+impl Arrival<'_> {
     /// A field the request cannot do without.
-    pub fn required(&self, key: &str) -> Result<Cow<'_, str>, Refusal> {
+    pub fn required(&self, key: &str) -> Result<String, Refusal> {
         self.optional(key).ok_or_else(|| Refusal::missing(key))
     }
 
-    pub fn optional(&self, key: &str) -> Option<Cow<'_, str>> {
+    pub fn optional(&self, key: &str) -> Option<String> {
         self.frame
             .ext
             .get(key)
-            .map(|text| Cow::Owned(text.to_cow().into_owned()))
+            .map(|text| text.to_cow().into_owned())
     }
 
     pub fn required_i64(&self, key: &str) -> Result<i64, Refusal> {
@@ -118,15 +118,15 @@ impl<'a> Arrival<'a> {
 }
 
 /// The four fields that name a broker in requests 103, 104 and 322.
-pub struct BrokerFields<'a> {
-    cluster: Cow<'a, str>,
-    broker_name: Cow<'a, str>,
-    addr: Cow<'a, str>,
+pub struct BrokerFields {
+    cluster: String,
+    broker_name: String,
+    addr: String,
     id: i64,
 }
 
-impl<'a> BrokerFields<'a> {
-    pub fn read(arrival: &'a Arrival<'_>) -> Result<Self, Refusal> {
+impl BrokerFields {
+    pub fn read(arrival: &Arrival<'_>) -> Result<Self, Refusal> {
         Ok(Self {
             cluster: arrival.required("clusterName")?,
             broker_name: arrival.required("brokerName")?,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rmq_net::body::{self, topic::TopicQueueMappingInfo};
+
 use crate::broker_sets::{BrokerSet, BrokerSets};
 use crate::json::{self, RouteForm};
 use crate::live::LiveBrokers;
 use crate::registration::{MASTER_ID, QueueData};
-use crate::registration_body::TopicQueueMapping;
 use crate::topics::Topic;
 
 /// Topics of this prefix exist to find the members of a broker set: no member may pose as the master.
@@ -82,7 +83,7 @@ impl<'a> ShownSet<'a> {
 pub struct Route<'a> {
     sets: Vec<ShownSet<'a>>,
     rows: Vec<&'a (Arc<str>, QueueData)>,
-    mappings: &'a [(String, TopicQueueMapping)],
+    mappings: &'a [(String, TopicQueueMappingInfo)],
     live: &'a LiveBrokers,
     order_topic_conf: Option<&'a str>,
 }
@@ -237,38 +238,9 @@ fn write_queues(out: &mut Vec<u8>, broker_name: &str, queues: &QueueData) {
     out.push(b'}');
 }
 
-fn write_mapping(out: &mut Vec<u8>, mapping: &TopicQueueMapping, form: RouteForm) {
-    out.push(b'{');
-    if let Some(bname) = &mapping.bname {
-        out.extend_from_slice(b"\"bname\":");
-        json::string(out, bname);
-        out.push(b',');
-    }
-    out.extend_from_slice(b"\"currIdMap\":");
-    json::joined(
-        out,
-        *b"{}",
-        &mapping.curr_id_map,
-        |out, (logical, physical)| {
-            json::integer_key(out, *logical, form);
-            out.push(b':');
-            json::integer(out, *physical);
-        },
-    );
-    out.extend_from_slice(b",\"dirty\":");
-    json::boolean(out, mapping.dirty);
-    out.extend_from_slice(b",\"epoch\":");
-    json::integer(out, mapping.epoch);
-    for (member, text) in [
-        (&b",\"scope\":"[..], &mapping.scope),
-        (&b",\"topic\":"[..], &mapping.topic),
-    ] {
-        if let Some(text) = text {
-            out.extend_from_slice(member);
-            json::string(out, text);
-        }
-    }
-    out.extend_from_slice(b",\"totalQueues\":");
-    json::integer(out, mapping.total_queues);
-    out.push(b'}');
+fn write_mapping(out: &mut Vec<u8>, mapping: &TopicQueueMappingInfo, form: RouteForm) {
+    out.extend_from_slice(&match form {
+        RouteForm::Legacy => body::encode_legacy(mapping),
+        RouteForm::Standard => body::encode(mapping),
+    });
 }

@@ -8,13 +8,15 @@
 //! - `generation` grows whenever a set changes in a way that routes show, so finished answers of an older
 //!   generation are never sent.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+
+use rmq_net::body::{DataVersion, topic::TopicQueueMappingInfo};
 
 use crate::broker_sets::BrokerSets;
 use crate::limits::{BROKERS_MAX, NAME_BYTES_MAX, TOPIC_ROWS_MAX};
 use crate::live::{LiveBroker, LiveBrokers};
 use crate::registration::{BrokerIdentity, ConnKey, MASTER_ID, PERM_READ, PERM_WRITE, QueueData};
-use crate::registration_body::{DataVersion, TopicQueueMapping};
 use crate::topics::Topics;
 
 /// A registration as the table needs it.
@@ -30,7 +32,7 @@ pub struct Registration<'a> {
     /// Topic name and queues; one entry means an incremental registration.
     pub topics: &'a [(String, QueueData)],
     /// Static topics: topic name and mapping.
-    pub mappings: &'a [(String, TopicQueueMapping)],
+    pub mappings: &'a BTreeMap<String, TopicQueueMappingInfo>,
     pub filter_servers: &'a [String],
     pub peer: ConnKey,
     pub now_ms: i64,
@@ -121,6 +123,7 @@ impl RouteTable {
             .get(broker.broker_name)
             .and_then(|set| Some(set.first()?.0));
 
+        self.leave_other_name(&broker);
         self.drop_other_ids(&broker);
         if self.is_outdated(registration) {
             self.live.remove(broker.cluster, broker.addr);
@@ -225,6 +228,17 @@ impl RouteTable {
         }
     }
 
+    /// An address belongs to one broker name: a broker that was renamed leaves its old name. RocketMQ
+    /// forgets to, and shows the old name for ever.
+    fn leave_other_name(&mut self, broker: &BrokerIdentity<'_>) {
+        let live = self.live.get(broker.cluster, broker.addr);
+        let is_renamed = live.is_some_and(|live| live.broker_name.as_ref() != broker.broker_name);
+        if is_renamed {
+            let key = (broker.cluster.into(), broker.addr.into());
+            self.unregister_live(&[key]); // nobody is told: its members learn it from their next request
+        }
+    }
+
     /// A broker that changed its role leaves the id it had.
     fn drop_other_ids(&mut self, broker: &BrokerIdentity<'_>) {
         let Some(set) = self.sets.get_mut(broker.broker_name) else {
@@ -316,7 +330,7 @@ impl RouteTable {
             return;
         }
         if registration.removes_missing_topics && registration.mappings.is_empty() {
-            let kept: std::collections::HashSet<&str> = registration
+            let kept: HashSet<&str> = registration
                 .topics
                 .iter()
                 .map(|(topic, _)| topic.as_str())
@@ -365,7 +379,10 @@ impl RouteTable {
 
     /// Removes a broker address, and with the last address of its name also its topics.
     pub fn unregister(&mut self, broker: &BrokerIdentity<'_>) -> Option<MinBrokerIdChange> {
-        self.live.remove(broker.cluster, broker.addr);
+        let live = self.live.get(broker.cluster, broker.addr);
+        if live.is_some_and(|live| live.broker_name.as_ref() == broker.broker_name) {
+            self.live.remove(broker.cluster, broker.addr);
+        }
         let set = self.sets.get_mut(broker.broker_name)?;
         let was_min = set.first().is_some_and(|(id, _)| id == broker.id);
         let gone = set

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use rmq_net::body::topic::TopicQueueMappingInfo;
 use rustc_hash::FxHashMap;
 
 use crate::registration::QueueData;
-use crate::registration_body::TopicQueueMapping;
 use crate::route_body::RouteBodies;
 
 /// One topic: who holds queues of it, and the finished route answers.
@@ -14,7 +14,7 @@ pub struct Topic {
     /// Sorted by broker name, one row per name.
     rows: Vec<(Arc<str>, QueueData)>,
     /// Static topics only: how logical queues map to the brokers' queues, sorted by broker name.
-    mappings: Vec<(String, TopicQueueMapping)>,
+    mappings: Vec<(String, TopicQueueMappingInfo)>,
     bodies: RouteBodies,
 }
 
@@ -23,7 +23,7 @@ impl Topic {
         &self.rows
     }
 
-    pub fn mappings(&self) -> &[(String, TopicQueueMapping)] {
+    pub fn mappings(&self) -> &[(String, TopicQueueMappingInfo)] {
         &self.mappings
     }
 
@@ -112,7 +112,7 @@ impl Topics {
     }
 
     /// Stores a static topic's mapping; a topic without queues keeps none.
-    pub fn put_mapping(&mut self, topic: &str, broker_name: &str, mapping: &TopicQueueMapping) {
+    pub fn put_mapping(&mut self, topic: &str, broker_name: &str, mapping: &TopicQueueMappingInfo) {
         let Some(topic) = self.topics.get_mut(topic) else {
             return;
         };

@@ -1,17 +1,23 @@
 //! QUERY_DATA_VERSION (322) and BROKER_HEARTBEAT (904): signs of life between registrations.
 
+use rmq_net::body::{self, DataVersion};
+
 use super::{Arrival, BrokerFields, ExtValue, Outcome, Refusal, Reply};
-use crate::registration_body::{DataVersion, lenient};
 use crate::server::NameServer;
 
 /// 322: does this name server know the broker's topics in this version? Counts as a sign of life.
 pub fn query_data_version<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
     let fields = BrokerFields::read(arrival)?;
     let broker = fields.identity();
-    let version: DataVersion = lenient(arrival.frame.body).map_err(|error| {
-        Refusal::system_error(format_args!("the body is not a data version: {error}"))
-    })?;
-    let is_changed = server.routes.is_changed(&broker, &version);
+    let is_changed = match arrival.frame.body {
+        [] => true, // no version is never the one that is known
+        bytes => {
+            let version: DataVersion = body::decode(bytes).map_err(|error| {
+                Refusal::system_error(format_args!("the body is not a data version: {error}"))
+            })?;
+            server.routes.is_changed(&broker, &version)
+        }
+    };
     let live = &mut server.routes.live;
     live.refresh(broker.cluster, broker.addr, arrival.now_ms);
     let mut reply = Reply::ext("changed", ExtValue::Bool(is_changed));

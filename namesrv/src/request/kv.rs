@@ -1,7 +1,5 @@
 //! PUT, GET, DELETE_KV_CONFIG (100, 101, 102) and GET_KVLIST_BY_NAMESPACE (219).
 
-use std::borrow::Cow;
-
 use rmq_net::codes::response;
 
 use super::{Arrival, ExtValue, Outcome, Refusal, Reply};
@@ -63,9 +61,7 @@ pub fn table(server: &NameServer, namespace: &str) -> Option<Vec<u8>> {
     Some(body)
 }
 
-fn namespace_and_key<'a>(
-    arrival: &'a Arrival<'_>,
-) -> Result<(Cow<'a, str>, Cow<'a, str>), Refusal> {
+fn namespace_and_key(arrival: &Arrival<'_>) -> Result<(String, String), Refusal> {
     match (arrival.optional("namespace"), arrival.optional("key")) {
         (Some(namespace), Some(key)) => Ok((namespace, key)),
         _ => Err(Refusal::system_error("namespace or key is null")),

@@ -1,9 +1,10 @@
 //! REGISTER_BROKER (103) and UNREGISTER_BROKER (104).
 
+use rmq_net::body::{RegisterBrokerBody, TopicConfig};
+
 use super::{Arrival, BrokerFields, ExtValue, Outcome, Refusal, Reply};
 use crate::kv::ORDER_TOPIC_CONFIG;
-use crate::registration::HEARTBEAT_TIMEOUT_MS;
-use crate::registration_body::RegistrationBody;
+use crate::registration::{HEARTBEAT_TIMEOUT_MS, QueueData};
 use crate::routes::Registration;
 use crate::server::NameServer;
 
@@ -12,8 +13,14 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
     let fields = BrokerFields::read(arrival)?;
     check_crc(arrival)?;
     let is_compressed = arrival.optional_bool("compressed").unwrap_or(false);
-    let body = RegistrationBody::decode(arrival.frame.body, is_compressed, arrival.frame.version)
+    let body = RegisterBrokerBody::decode(arrival.frame.body, is_compressed, arrival.frame.version)
         .map_err(Refusal::system_error)?;
+    let wrapper = body.topic_config_serialize_wrapper;
+    let topics: Vec<(String, QueueData)> = wrapper
+        .topic_config_table
+        .into_iter()
+        .map(queues_of)
+        .collect();
     let timeout_ms = arrival.optional_i64("heartbeatTimeoutMillis");
     let ha_server_addr = arrival.optional("haServerAddr").unwrap_or_default();
     let zone_name = arrival.optional("__ZONE_NAME");
@@ -23,10 +30,10 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
         timeout_ms: timeout_ms.unwrap_or(HEARTBEAT_TIMEOUT_MS),
         enable_acting_master: arrival.optional_bool("enableActingMaster"),
         zone_name: zone_name.as_deref(),
-        data_version: body.data_version,
-        topics: &body.topics,
-        mappings: &body.mappings,
-        filter_servers: &body.filter_servers,
+        data_version: wrapper.data_version,
+        topics: &topics,
+        mappings: &wrapper.topic_queue_mapping_info_map,
+        filter_servers: &body.filter_server_list,
         peer: arrival.peer.key,
         now_ms: arrival.now_ms,
         removes_missing_topics: server.config.delete_topic_with_broker_registration,
@@ -52,6 +59,18 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
         reply.body = table.into();
     }
     Ok(reply)
+}
+
+/// The topic's own name counts, the key of the table only when it has none.
+fn queues_of((key, topic): (String, TopicConfig)) -> (String, QueueData) {
+    let queues = QueueData {
+        read_queue_nums: topic.read_queue_nums,
+        write_queue_nums: topic.write_queue_nums,
+        perm: topic.perm,
+        topic_sys_flag: topic.topic_sys_flag,
+    };
+    let is_unnamed = topic.topic_name.is_empty();
+    (if is_unnamed { key } else { topic.topic_name }, queues)
 }
 
 /// The sender's checksum of the body, 31 bits wide; 0 or absent means it made none.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use rmq_net::codes::response;
+use rmq_net::text::Text;
 
 use super::{Arrival, Outcome, Refusal, Reply};
 use crate::json::RouteForm;
@@ -15,7 +16,8 @@ const STANDARD_JSON_VERSION_MIN: i32 = 401;
 
 /// The finished bytes when there are any, else they are made now and kept.
 pub fn query<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
-    let topic = arrival.required("topic")?;
+    let field = arrival.frame.ext.get("topic");
+    let topic = field.as_ref().map_or(Cow::Borrowed("null"), Text::to_cow); // Java's word for no name
     check_ready(server, arrival.now_ms)?;
     let form = form_of(arrival);
     if let Some(zone_name) = zone_of(arrival) {
@@ -83,7 +85,7 @@ fn form_of(arrival: &Arrival<'_>) -> RouteForm {
 }
 
 /// The zone that the asker wants to stay in.
-fn zone_of<'a>(arrival: &'a Arrival<'_>) -> Option<Cow<'a, str>> {
+fn zone_of(arrival: &Arrival<'_>) -> Option<String> {
     if arrival.optional_bool("__ZONE_MODE") != Some(true) {
         return None;
     }
@@ -95,6 +97,9 @@ fn zone_of<'a>(arrival: &'a Arrival<'_>) -> Option<Cow<'a, str>> {
 fn not_found(topic: &str) -> Refusal {
     Refusal {
         code: response::TOPIC_NOT_EXIST,
-        remark: format!("No topic route info in name server for the topic: {topic}"),
+        remark: format!(
+            "No topic route info in name server for the topic: {topic}\n\
+             See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+        ),
     }
 }

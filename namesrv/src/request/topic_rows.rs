@@ -1,11 +1,10 @@
 //! DELETE_TOPIC_IN_NAMESRV (216) and REGISTER_TOPIC_IN_NAMESRV (217).
 
-use serde::Deserialize;
+use rmq_net::body::{self, TopicRouteData};
 
 use super::{Arrival, Outcome, Refusal, Reply};
 use crate::limits::NAME_BYTES_MAX;
 use crate::registration::QueueData;
-use crate::registration_body::lenient;
 use crate::server::NameServer;
 
 /// 216: forgets a topic, or its rows of one cluster. The brokers still have it, and bring it back with
@@ -20,27 +19,6 @@ pub fn delete<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
     Ok(Reply::default())
 }
 
-/// The one part of a route that 217 uses.
-#[derive(Deserialize)]
-struct RouteJson {
-    #[serde(rename = "queueDatas", default)]
-    rows: Option<Vec<RowJson>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RowJson {
-    broker_name: String,
-    #[serde(default)]
-    perm: i32,
-    #[serde(default)]
-    read_queue_nums: i32,
-    #[serde(default)]
-    topic_sys_flag: i32,
-    #[serde(default)]
-    write_queue_nums: i32,
-}
-
 /// 217: stores the rows of a route that someone else made. When it names a broker that is not here,
 /// nothing is stored and the answer is still success.
 pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
@@ -48,7 +26,7 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
     if arrival.frame.body.is_empty() {
         return Ok(Reply::default());
     }
-    let route: RouteJson = lenient(arrival.frame.body)
+    let route: TopicRouteData = body::decode(arrival.frame.body)
         .map_err(|error| Refusal::system_error(format_args!("the body is not a route: {error}")))?;
     if topic.len() > NAME_BYTES_MAX {
         return Err(Refusal::system_error(format_args!(
@@ -57,8 +35,7 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
         )));
     }
     let rows: Vec<(String, QueueData)> = route
-        .rows
-        .unwrap_or_default()
+        .queue_datas
         .into_iter()
         .map(|row| {
             let queues = QueueData {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cluster;
 mod configuration;
+mod model;
 mod registration;
 mod route;
 mod topics;

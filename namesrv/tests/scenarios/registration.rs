@@ -31,6 +31,40 @@ fn the_registration_of_an_apache_5_5_0_broker() {
 }
 
 #[test]
+fn the_compressed_body_says_the_same_as_the_plain_one() {
+    use std::io::Write;
+    let mut plain = World::new();
+    let broker = Broker::master("broker-a", "10.0.0.1:1");
+    plain.register(&broker).ok();
+
+    let mut inflated = Vec::new();
+    let part = |inflated: &mut Vec<u8>, text: &str| {
+        let size = u32::try_from(text.len()).expect("small").to_be_bytes();
+        inflated.extend_from_slice(&size);
+        inflated.extend_from_slice(text.as_bytes());
+    };
+    part(&mut inflated, &broker.data_version());
+    inflated.extend_from_slice(&2_u32.to_be_bytes());
+    part(
+        &mut inflated,
+        r#"T 4 4 6 SINGLE_TAG {"message.type":"FIFO"}"#,
+    );
+    part(&mut inflated, "TBW102 8 8 7 SINGLE_TAG");
+    part(&mut inflated, "[]");
+    inflated.extend_from_slice(&0_u32.to_be_bytes());
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&inflated).expect("memory");
+    let body = encoder.finish().expect("memory");
+    let mut ask = broker.ask(REGISTER_BROKER).body(&body);
+    ask.ext.push(("compressed", "true".to_owned())); // the last of two counts
+    let mut world = World::new();
+    world.send(&ask).ok();
+    for topic in ["T", "TBW102"] {
+        assert_eq!(world.route(topic).ok(), plain.route(topic).ok());
+    }
+}
+
+#[test]
 fn a_first_registration_with_one_topic_is_refused_and_leaves_nothing() {
     let mut world = World::new();
     let full = Broker::master("broker-a", "10.0.0.1:1");
@@ -133,6 +167,18 @@ fn a_role_switch_moves_the_address_to_its_new_id() {
         route.contains(r#""brokerAddrs":{"0":"10.0.0.2:1"}"#),
         "{route}"
     );
+}
+
+#[test]
+fn a_renamed_broker_leaves_its_old_name() {
+    let mut world = World::new();
+    world.register(&Broker::master("old", "10.0.0.1:1")).ok();
+    world.register(&Broker::master("new", "10.0.0.1:1")).ok();
+    let route = world.route("T").ok();
+    assert!(route.contains("new") && !route.contains("old"), "{route}");
+    let late = Broker::master("old", "10.0.0.1:1");
+    world.send(&late.ask(UNREGISTER_BROKER)).ok();
+    assert_eq!(world.route("T").ok(), route);
 }
 
 #[test]
@@ -273,6 +319,8 @@ fn the_data_version_query_says_whether_to_register() {
     let same = ask(&mut world, &broker);
     assert_eq!(same.ext["changed"], "false");
     assert_eq!(same.body, broker.data_version());
+    let none = world.send(&broker.ask(QUERY_DATA_VERSION));
+    assert_eq!(none.ext["changed"], "true", "a query without a version");
     let newer = ask(&mut world, &changed);
     assert_eq!(newer.ext["changed"], "true");
     assert_eq!(

@@ -56,10 +56,16 @@ fn a_binary_request_gets_a_binary_reply() {
 #[test]
 fn an_unknown_topic_is_17() {
     let mut world = master_and_slave();
-    let expected = "No topic route info in name server for the topic: none";
-    assert_eq!(world.route("none").refused(), (17, expected));
-    let missing = world.ask(GET_ROUTEINFO_BY_TOPIC, &[]);
-    assert_eq!(missing.refused(), (1, "the request has no field topic"));
+    for (ext, shown) in [(&[("topic", "none")][..], "none"), (&[], "null")] {
+        let remark = format!(
+            "No topic route info in name server for the topic: {shown}\n\
+             See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+        );
+        assert_eq!(
+            world.ask(GET_ROUTEINFO_BY_TOPIC, ext).refused(),
+            (17, remark.as_str())
+        );
+    }
 }
 
 #[test]
