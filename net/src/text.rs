@@ -34,6 +34,7 @@ impl<'a> Text<'a> {
 
     /// Plain for valid UTF-8; otherwise an owned copy with replacement characters, which is what
     /// the reference makes of such bytes.
+    #[inline]
     pub fn from_bytes(bytes: &'a [u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(plain) => Self::plain(plain),
@@ -42,6 +43,7 @@ impl<'a> Text<'a> {
     }
 
     /// The text itself, unless it still contains JSON escapes.
+    #[inline]
     pub fn as_plain(&self) -> Option<&str> {
         match &self.0 {
             Repr::Plain(text) => Some(text),

@@ -4,7 +4,7 @@
 use super::{Frame, FrameError, Language, Serialization};
 use crate::ext::ExtFields;
 use crate::json::lenient::Value;
-use crate::json::scan::Scanner;
+use crate::json::scan::{Scanner, StringObject};
 use crate::text::Text;
 
 /// What a header without any member means.
@@ -33,12 +33,17 @@ pub(super) fn decode<'a>(header: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, 
 /// `None`: something a plain JSON writer with the documented members would not produce.
 fn decode_strict<'a>(header: &'a str, body: &'a [u8]) -> Option<Frame<'a>> {
     let mut frame = empty(body);
+    let mut ext = StringObject::empty();
+    let mut has_ext = false;
     let mut scanner = Scanner::new(header);
     scanner.expect(b'{')?;
     loop {
         match scanner.key()? {
             "code" => frame.code = scanner.int()?,
-            "extFields" => frame.ext = ExtFields::json(scanner.object_of_strings()?),
+            "extFields" => {
+                scanner.object_of_strings(&mut ext)?;
+                has_ext = true;
+            }
             "flag" => frame.flag = scanner.int()?,
             "language" => frame.language = strict_language(scanner.string()?)?,
             "opaque" => frame.opaque = scanner.int()?,
@@ -52,6 +57,9 @@ fn decode_strict<'a>(header: &'a str, body: &'a [u8]) -> Option<Frame<'a>> {
         }
     }
     scanner.expect(b'}')?;
+    if has_ext {
+        frame.ext = ExtFields::json(ext);
+    }
     scanner.is_at_end().then_some(frame)
 }
 

@@ -11,7 +11,7 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 pub(crate) fn write_quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text;
-    while let Some((at, special)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
+    while let Some((at, special)) = first_special(rest) {
         let (raw, tail) = rest.split_at(at);
         out.extend_from_slice(raw.as_bytes());
         write_escape(out, special);
@@ -19,6 +19,21 @@ pub(crate) fn write_quoted(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(rest.as_bytes());
     out.push(b'"');
+}
+
+/// The first character that needs an escape. Plain ASCII, nearly all there is, goes byte by byte
+/// without decoding characters.
+fn first_special(text: &str) -> Option<(usize, char)> {
+    let is_plain = |byte: &u8| matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\');
+    let plain = text.bytes().take_while(|byte| is_plain(byte)).count();
+    if plain == text.len() {
+        return None;
+    }
+    let (at, c) = text
+        .get(plain..)?
+        .char_indices()
+        .find(|(_, c)| needs_escape(*c))?;
+    Some((plain + at, c))
 }
 
 fn needs_escape(c: char) -> bool {
