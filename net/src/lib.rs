@@ -5,6 +5,7 @@
 //! fields, [`body`] types its JSON body, [`message`] knows what travels inside bodies, [`reply`]
 //! writes the frames we send, [`codes`] names the numbers.
 
+pub mod body;
 pub mod codes;
 pub mod ext;
 pub mod frame;

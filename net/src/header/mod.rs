@@ -7,8 +7,12 @@
 use crate::reply::ExtWriter;
 use crate::text::Text;
 
+pub mod group;
+pub mod namesrv;
+pub mod offset;
 pub mod pull;
 pub mod send;
+pub mod topic;
 
 /// A header that cannot be typed. Its display is the remark of the SYSTEM_ERROR reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +86,7 @@ impl<'a> FieldValue<'a> for bool {
 /// | `required` | error | error | `T` |
 /// | `optional` | `None` | `None` | `Option<T>` |
 /// | `strict` | `None` | error | `Option<T>` |
-/// | `default(x)` | `x` | `x` | `T` |
+/// | `default` | the value after the key | the same | `T` |
 ///
 /// Decoding is one pass over the ext fields, the last duplicate wins. Encoding writes the keys in
 /// the order of the list; absent options are not written.
@@ -90,7 +94,7 @@ macro_rules! headers {
     ($(
         $(#[$meta:meta])*
         $name:ident $(<$life:lifetime>)? {
-            $($(#[$field_meta:meta])* $field:ident : $kind:ident $(($default:expr))? $type:ty = $key:literal;)*
+            $($(#[$field_meta:meta])* $field:ident : $kind:ident $type:ty = $key:literal $(, $default:expr)?;)*
         }
     )*) => {$(
         $(#[$meta])*
