@@ -11,7 +11,6 @@ pub mod clients;
 pub mod groups;
 pub mod heartbeat;
 pub mod locks;
-pub mod model;
 pub mod paging;
 pub mod reserved;
 pub mod runtime_info;
