@@ -1,1 +1,37 @@
+//! The shard: commit log, consume queues, consumer offsets and settings, and how they come back after a crash.
+//!
+//! A [`Shard`] is a sans-IO state machine. It takes messages and requests as plain calls, gives out
+//! [`StorageCommand`]s, and takes their results; a driver (the ring, [`memory::MemoryStorage`], the simulator in the
+//! tests) does the I/O. It knows no socket and no request code.
+//!
+//! ```text
+//!   append --> open batch --seal--> Write --complete--> durable mark moves --> rows visible, arrivals
+//!   fetch  --> rows --> open chunk | finished chunks | read windows --> slices, or Pending + Read + ready()
+//!   recover: LogSource --> batches --> the same state
+//! ```
 
+#![deny(unsafe_code)] // Only `buffer` may: memory shared with the kernel.
+
+pub mod buffer;
+mod cache;
+pub mod commit_log;
+pub mod config;
+mod consume_queue;
+pub mod memory;
+mod offsets;
+mod position;
+mod segments;
+mod shard;
+mod storage;
+
+pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
+pub use commit_log::batch::BatchError;
+pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
+pub use config::{Durability, Geometry, ShardConfig};
+pub use consume_queue::table::Bounds;
+pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
+pub use shard::{
+    AppendError, Boundary, Fetch, FetchRequest, LogSource, Nothing, Placed, ReadRecord,
+    RecoverError, Recovered, Searched, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
+};
+pub use storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};

@@ -1,0 +1,348 @@
+//! Log bytes for readers: finished chunks still in memory, and windows read back from disk.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::buffer::{BLOCK_BYTES, BufferPool, SharedBuffer, Slice, UniqueBuffer};
+use crate::cache::Cache;
+use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader};
+use crate::commit_log::record;
+use crate::commit_log::writer::{ClosedChunk, LogWriter};
+use crate::config::{Geometry, READ_AHEAD_WINDOWS, READS_IN_FLIGHT_MAX, ShardConfig};
+use crate::position::{LogPosition, PhysicalOffset};
+use crate::shard::Ticket;
+use crate::storage::{CommandKind, StorageError};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// A range of the log read as one piece: a whole chunk, or the exact blocks of a record that crosses a chunk's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WindowKey {
+    start: u64,
+    len: u32,
+}
+
+enum Window {
+    /// Not asked of the storage yet: too many reads are in flight.
+    Queued(Vec<Ticket>),
+    Loading(Vec<Ticket>),
+    Ready(ReadWindow),
+    Failed(StorageError),
+}
+
+struct ReadWindow {
+    buffer: SharedBuffer,
+    /// Bytes from the window's start that belong to batches whose headers were found.
+    verified: usize,
+    /// Parts of them whose checksum fails.
+    damaged: Vec<Range<usize>>,
+    is_read_ahead_done: bool,
+}
+
+/// What asking for bytes of the log gave.
+pub(crate) enum Located {
+    Found(Slice),
+    Pending,
+    /// The bytes are there, but are not what was written.
+    Damaged,
+    Failed(StorageError),
+}
+
+/// Numbers for operators.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadCounters {
+    /// Windows read from the disk.
+    pub windows_read: u64,
+    /// Of those, windows asked for before a reader needed them.
+    pub windows_read_ahead: u64,
+    /// Records that were not what their queue's row promised.
+    pub damaged_records: u64,
+    /// Reads that failed.
+    pub failed_reads: u64,
+}
+
+pub(crate) struct LogReader {
+    shard: u16,
+    geometry: Geometry,
+    /// Finished chunks, oldest first.
+    tail: VecDeque<ClosedChunk>,
+    tail_bytes: u64,
+    tail_bytes_max: u64,
+    windows: Cache<WindowKey, Window>,
+    window_bytes_max: u64,
+    queued: VecDeque<WindowKey>,
+    in_flight: usize,
+    pub counters: ReadCounters,
+}
+
+impl LogReader {
+    pub fn new(config: &ShardConfig) -> Self {
+        Self {
+            shard: config.shard,
+            geometry: config.geometry,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_bytes_max: config.tail_bytes_max,
+            windows: Cache::new(),
+            // Read-ahead must not push out what it reads ahead for.
+            window_bytes_max: config.read_bytes_max.max(4 * config.geometry.chunk_bytes),
+            queued: VecDeque::new(),
+            in_flight: 0,
+            counters: ReadCounters::default(),
+        }
+    }
+
+    /// Keeps a chunk the writer has finished.
+    pub fn keep(&mut self, chunk: ClosedChunk) {
+        self.tail_bytes += chunk.buffer.capacity() as u64;
+        self.tail.push_back(chunk);
+    }
+
+    /// Brings both caches back under their bounds. A chunk stays until all of it is durable.
+    pub fn trim(&mut self, durable: LogPosition, pool: &mut BufferPool) {
+        while self.tail_bytes_max < self.tail_bytes
+            && let Some(oldest) = self.tail.front()
+            && oldest.start + oldest.buffer.len() as u64 <= durable.bytes()
+        {
+            self.tail_bytes -= oldest.buffer.capacity() as u64;
+            if let Some(chunk) = self.tail.pop_front() {
+                pool.retire(chunk.buffer);
+            }
+        }
+        let may_go = |window: &Window| matches!(window, Window::Ready(_) | Window::Failed(_));
+        while let Some(window) = self.windows.evict_above(self.window_bytes_max, may_go) {
+            if let Window::Ready(window) = window {
+                pool.retire(window.buffer);
+            }
+        }
+    }
+
+    /// The durable bytes of the record a queue's row points to, checked against what the row says.
+    pub fn record(&mut self, position: u64, len: u32, log: &LogWriter, ticket: Ticket) -> Located {
+        if let Some(slice) = self.in_memory(position, len, log) {
+            return Located::Found(slice);
+        }
+        let offset = PhysicalOffset::new(self.shard, LogPosition::new(position));
+        let located = self.in_window(position, len, log, Some(ticket), |bytes, is_verified| {
+            record::is_at(bytes, len, offset) && (is_verified || record::is_body_intact(bytes))
+        });
+        if matches!(located, Located::Damaged) {
+            self.counters.damaged_records += 1;
+            tracing::error!(
+                shard = self.shard,
+                position,
+                len,
+                "record on disk is not what was written"
+            );
+        }
+        located
+    }
+
+    /// Durable bytes as they are, unchecked.
+    pub fn bytes(&mut self, position: u64, len: u32, log: &LogWriter, ticket: Ticket) -> Located {
+        match self.in_memory(position, len, log) {
+            Some(slice) => Located::Found(slice),
+            None => self.in_window(position, len, log, Some(ticket), |_, _| true),
+        }
+    }
+
+    fn in_memory(&self, position: u64, len: u32, log: &LogWriter) -> Option<Slice> {
+        if let Some(slice) = log.slice(position, len) {
+            return Some(slice);
+        }
+        let index = self
+            .tail
+            .partition_point(|chunk| chunk.start <= position)
+            .checked_sub(1)?;
+        let chunk = self.tail.get(index)?;
+        let start = (position - chunk.start) as usize;
+        let end = start + len as usize;
+        (end <= chunk.buffer.len()).then(|| chunk.buffer.slice(start..end))
+    }
+
+    fn window_of(&self, position: u64, len: u32) -> WindowKey {
+        let start = self.geometry.chunk_of(position);
+        let end = position + u64::from(len);
+        if end <= start + self.geometry.chunk_bytes {
+            return WindowKey {
+                start,
+                len: self.geometry.chunk_bytes as u32,
+            };
+        }
+        let start = position / BLOCK * BLOCK;
+        WindowKey {
+            start,
+            len: (end.next_multiple_of(BLOCK) - start) as u32,
+        }
+    }
+
+    fn in_window(
+        &mut self,
+        position: u64,
+        len: u32,
+        log: &LogWriter,
+        ticket: Option<Ticket>,
+        is_good: impl FnOnce(&[u8], bool) -> bool,
+    ) -> Located {
+        let key = self.window_of(position, len);
+        let located = match self.windows.get(key) {
+            Some(Window::Queued(waiting) | Window::Loading(waiting)) => {
+                if let Some(ticket) = ticket
+                    && waiting.last() != Some(&ticket)
+                {
+                    waiting.push(ticket);
+                }
+                return Located::Pending;
+            }
+            Some(Window::Failed(error)) => {
+                let error = *error;
+                self.windows.remove(key); // The next request tries the disk again.
+                return Located::Failed(error);
+            }
+            Some(Window::Ready(window)) => {
+                let start = (position - key.start) as usize;
+                let range = start..start + len as usize;
+                let is_damaged = window
+                    .damaged
+                    .iter()
+                    .any(|bad| bad.start < range.end && range.start < bad.end);
+                let is_verified = range.end <= window.verified;
+                let located = match window.buffer.as_slice().get(range.clone()) {
+                    Some(bytes) if !is_damaged && is_good(bytes, is_verified) => {
+                        Located::Found(window.buffer.slice(range))
+                    }
+                    _ => Located::Damaged,
+                };
+                if window.is_read_ahead_done {
+                    return located;
+                }
+                window.is_read_ahead_done = true;
+                located
+            }
+            None => {
+                self.request(key, ticket.into_iter().collect());
+                Located::Pending
+            }
+        };
+        self.read_ahead(key, log);
+        located
+    }
+
+    fn request(&mut self, key: WindowKey, waiting: Vec<Ticket>) {
+        self.windows.insert(key, Window::Queued(waiting), 0);
+        self.queued.push_back(key);
+    }
+
+    /// Asks for the windows behind `key` if the one before it was read too: somebody goes through the log.
+    fn read_ahead(&mut self, key: WindowKey, log: &LogWriter) {
+        let step = self.geometry.chunk_bytes;
+        let Some(previous) = key.start.checked_sub(step) else {
+            return;
+        };
+        if u64::from(key.len) != step
+            || !self.windows.contains(WindowKey {
+                start: previous,
+                ..key
+            })
+        {
+            return;
+        }
+        let in_memory_from = self
+            .tail
+            .front()
+            .map_or(log.open_start(), |oldest| oldest.start);
+        for start in (1..=READ_AHEAD_WINDOWS).map(|ahead| key.start + ahead * step) {
+            let next = WindowKey { start, ..key };
+            if start + step <= in_memory_from && !self.windows.contains(next) {
+                self.counters.windows_read_ahead += 1;
+                self.request(next, Vec::new());
+            }
+        }
+    }
+
+    /// The next read the storage may have.
+    pub fn next_read(&mut self, pool: &mut BufferPool) -> Option<CommandKind> {
+        if self.in_flight >= READS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let key = self.queued.pop_front()?;
+        let waiting = match self.windows.remove(key) {
+            Some(Window::Queued(waiting)) => waiting,
+            _ => unreachable!("a queued window stays queued until it is read"),
+        };
+        self.windows
+            .insert(key, Window::Loading(waiting), u64::from(key.len));
+        self.in_flight += 1;
+        self.counters.windows_read += 1;
+        let segment_start = self.geometry.segment_of(key.start);
+        let into = pool.take(key.len as usize);
+        Some(CommandKind::Read {
+            segment_start,
+            at: key.start - segment_start,
+            len: key.len,
+            into,
+        })
+    }
+
+    /// Takes a read's result; returns who waited for it.
+    pub fn on_read(
+        &mut self,
+        start: u64,
+        len: u32,
+        result: Result<(UniqueBuffer, u64), StorageError>,
+    ) -> Vec<Ticket> {
+        self.in_flight -= 1;
+        let loaded = match result {
+            Ok((buffer, bytes)) => {
+                let filled = bytes.min(u64::from(len)) as usize;
+                Window::Ready(verify(buffer.into_shared(filled), self.shard, start))
+            }
+            Err(error) => {
+                self.counters.failed_reads += 1;
+                tracing::error!(shard = self.shard, position = start, len, %error, "reading the log failed");
+                Window::Failed(error)
+            }
+        };
+        let Some(slot) = self.windows.get(WindowKey { start, len }) else {
+            return Vec::new();
+        };
+        match std::mem::replace(slot, loaded) {
+            Window::Loading(waiting) => waiting,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Checks the batches of a window as far as their headers lead from its start. A window that starts inside a large
+/// batch shows no header; its records are checked one by one when they are read.
+fn verify(buffer: SharedBuffer, shard: u16, start: u64) -> ReadWindow {
+    let bytes = buffer.as_slice();
+    let mut verified = 0;
+    let mut damaged = Vec::new();
+    'batches: loop {
+        for align in [BATCH_ALIGN_BYTES, BLOCK] {
+            let at = (verified as u64).next_multiple_of(align) as usize;
+            let Some(rest) = bytes.get(at..) else {
+                continue;
+            };
+            let Ok(header) = BatchHeader::peek(rest) else {
+                continue;
+            };
+            let size = header.total_bytes as usize;
+            match BatchHeader::decode(rest, shard, LogPosition::new(start + at as u64)) {
+                Ok(_) => {}
+                Err(BatchError::Checksum) => damaged.push(at..at + size),
+                Err(_) => continue,
+            }
+            verified = at + size;
+            continue 'batches;
+        }
+        break;
+    }
+    ReadWindow {
+        buffer,
+        verified,
+        damaged,
+        is_read_ahead_done: false,
+    }
+}

@@ -1,0 +1,110 @@
+//! What a shard is told when it is opened, and the bounds that need no setting.
+
+use crate::buffer::BLOCK_BYTES;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Log writes in flight at once. Four keep the devices we measured at their full rate; more only adds latency.
+pub const WRITES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes that justify a second, third, fourth write while others are in flight; below this, waiting for the running
+/// write makes a larger batch and costs the device less.
+pub const EAGER_WRITE_BYTES: u64 = 128 * KIB;
+/// Cold log reads in flight at once, per shard.
+pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Windows read ahead of a sequential reader.
+pub const READ_AHEAD_WINDOWS: u64 = 2;
+/// Longest batch, and so longest single append, in bytes: a list of small messages within the largest allowed body
+/// (4 MiB) stays below it.
+pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
+/// Largest queue id plus one. RocketMQ itself has no bound; ours keeps a wrong number from allocating memory.
+pub const QUEUE_COUNT_MAX: u32 = 65_536;
+/// Rows examined by one fetch, whatever the filter: RocketMQ stops after 16,000 bytes of its 20-byte rows.
+pub const EXAMINED_ROWS_MIN: u32 = 800;
+/// Milliseconds after which a segment that could not be prepared is asked for again.
+pub const PREPARE_RETRY_MS: i64 = 1000;
+
+/// What the acknowledgement of an append promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The device has completed the write (`ASYNC_FLUSH`): survives `kill -9` and a kernel crash.
+    Async,
+    /// The write is also on stable media (`SYNC_FLUSH`): survives power loss.
+    Sync,
+}
+
+/// How the log's byte space is cut. Part of the on-disk format, fixed when the store is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Bytes of one segment file; a multiple of `chunk_bytes`.
+    pub segment_bytes: u64,
+    /// Unit in which the log is held in memory and read; a multiple of 4 KiB. No batch crosses the end of its chunk.
+    pub chunk_bytes: u64,
+}
+
+impl Default for Geometry {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1024 * MIB,
+            chunk_bytes: MIB,
+        }
+    }
+}
+
+impl Geometry {
+    /// Whether the sizes fit each other.
+    pub fn is_valid(&self) -> bool {
+        self.chunk_bytes >= BLOCK_BYTES as u64
+            && self.chunk_bytes.is_multiple_of(BLOCK_BYTES as u64)
+            && self.chunk_bytes <= 256 * MIB
+            && self.segment_bytes >= self.chunk_bytes
+            && self.segment_bytes.is_multiple_of(self.chunk_bytes)
+            && self.segment_bytes <= 1 << 40
+    }
+
+    pub(crate) fn segment_of(&self, position: u64) -> u64 {
+        position / self.segment_bytes * self.segment_bytes
+    }
+
+    pub(crate) fn segment_end(&self, position: u64) -> u64 {
+        self.segment_of(position) + self.segment_bytes
+    }
+
+    pub(crate) fn chunk_of(&self, position: u64) -> u64 {
+        position / self.chunk_bytes * self.chunk_bytes
+    }
+}
+
+/// Settings of one shard.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Number of this shard, below the store's shard count.
+    pub shard: u16,
+    /// Which opening of the store this is: larger than at every earlier opening (the manifest counts them).
+    pub epoch: u64,
+    pub geometry: Geometry,
+    pub durability: Durability,
+    /// Bytes of finished log chunks kept in memory for tail readers. Full: the oldest goes.
+    pub tail_bytes_max: u64,
+    /// Bytes of older log kept after reading it from disk. Full: the least recently used goes.
+    pub read_bytes_max: u64,
+    /// Bytes of consume-queue pages kept in memory. Full: the least recently used goes.
+    pub index_bytes_max: u64,
+    /// Bytes appended but not yet durable. Full: appends are refused with `BatchFull` until writes complete.
+    pub undurable_bytes_max: u64,
+}
+
+impl ShardConfig {
+    pub fn new(shard: u16, epoch: u64) -> Self {
+        Self {
+            shard,
+            epoch,
+            geometry: Geometry::default(),
+            durability: Durability::Async,
+            tail_bytes_max: 64 * MIB,
+            read_bytes_max: 64 * MIB,
+            index_bytes_max: 32 * MIB,
+            undurable_bytes_max: 64 * MIB,
+        }
+    }
+}

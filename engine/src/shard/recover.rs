@@ -1,0 +1,480 @@
+//! What a crash can leave behind, and how much of it we believe.
+//!
+//! The log is read from its first segment, batch by batch, as long as each batch is the one that was written behind
+//! the one before it: right place, right shard, an epoch that does not go back, the checksum of its predecessor in
+//! its header, and its own checksum intact. The first place where no candidate passes is the end: whatever stands
+//! behind it was never acknowledged, or belongs to an earlier life of the bytes. The new epoch, which the caller has
+//! made durable before, keeps it from ever being taken for part of the log again.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::buffer::{BLOCK_BYTES, BufferPool, UniqueBuffer};
+use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader, VerifiedBatch};
+use crate::commit_log::internal::{self, InternalRecord, InternalRecordError};
+use crate::commit_log::reader::LogReader;
+use crate::commit_log::record::{self, Record, RecordError, is_indexed, tags_code};
+use crate::commit_log::writer::{LogEnd, LogWriter};
+use crate::config::{Geometry, ShardConfig};
+use crate::consume_queue::pages::IndexPages;
+use crate::consume_queue::row::Row;
+use crate::consume_queue::table::QueueTable;
+use crate::offsets::{Offsets, Settings};
+use crate::position::{LogPosition, PhysicalOffset};
+use crate::segments::Segments;
+use crate::shard::append::push_row;
+use crate::shard::{Commands, SPARE_CHUNKS_MAX, Shard, ShardCounters};
+use crate::storage::{CommandKind, StorageError};
+
+/// The files of one shard as recovery reads them. May block: it is used at start only.
+pub trait LogSource {
+    /// Start positions of the segment files that exist, in any order.
+    fn segments(&mut self) -> io::Result<Vec<u64>>;
+    /// Reads bytes of a segment file from `at` on; fewer than asked only at the file's end.
+    fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes pages of the index file, which is made anew at every start.
+    fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()>;
+    /// Forces everything read so far to stable media. What recovery has believed is shown to consumers, so it must
+    /// not be lost by a power failure that comes later.
+    fn make_stable(&mut self) -> io::Result<()>;
+}
+
+/// What recovery found, for the start-up log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// End of the last good batch.
+    pub end: LogPosition,
+    pub batches: u64,
+    pub records: u64,
+    pub messages: u64,
+    /// Why the log ends there: what the bytes behind the last batch are not.
+    pub stopped_because: BatchError,
+}
+
+/// Why a shard cannot be opened. None of these goes away by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("reading the log failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("segment and chunk size do not fit each other: {0:?}")]
+    BadGeometry(Geometry),
+    #[error(
+        "the log's last batch has epoch {found}, the manifest says {ours}: was an old manifest restored?"
+    )]
+    EpochFromTheFuture { found: u64, ours: u64 },
+    #[error("log segment {missing:020} is missing between its neighbours")]
+    MissingSegment { missing: u64 },
+    #[error(
+        "the batch at position {position} is intact but holds a record we cannot read: {reason}"
+    )]
+    UnreadableRecord {
+        position: u64,
+        reason: InternalRecordError,
+    },
+    #[error(
+        "the message at position {position} has queue offset {found}, its queue is at {expected}"
+    )]
+    OffsetMismatch {
+        position: u64,
+        found: i64,
+        expected: i64,
+    },
+}
+
+/// Pages of the index written at once while the log is scanned.
+const INDEX_FLUSH_PAGES: usize = 64;
+/// Read at once while the log is scanned, at least.
+const SCAN_BYTES: u64 = 4 << 20;
+
+impl Shard {
+    /// Opens a shard: folds its log into the state it had, up to the first byte that cannot be believed. An empty
+    /// source gives an empty shard.
+    pub fn recover(
+        config: ShardConfig,
+        source: &mut dyn LogSource,
+    ) -> Result<(Self, Recovered), RecoverError> {
+        if !config.geometry.is_valid() {
+            return Err(RecoverError::BadGeometry(config.geometry));
+        }
+        let mut segments = source.segments()?;
+        segments.sort_unstable();
+        let log_start = segments.first().copied().unwrap_or(0);
+        let mut scan = Scan::new(source, &config, &segments);
+        let mut fold = Fold {
+            shard: config.shard,
+            queues: QueueTable::default(),
+            pages: IndexPages::new(config.index_bytes_max),
+            offsets: Offsets::default(),
+            settings: Settings::default(),
+            messages: 0,
+            records: 0,
+        };
+        let mut end = LogEnd {
+            position: log_start,
+            checksum: 0,
+            epoch: 0,
+            chunk: None,
+        };
+        let mut batches = 0;
+        let stopped_because = loop {
+            match scan.next_batch(&end)? {
+                Ok((header, records, checksum)) => {
+                    if header.epoch > config.epoch {
+                        return Err(RecoverError::EpochFromTheFuture {
+                            found: header.epoch,
+                            ours: config.epoch,
+                        });
+                    }
+                    let position = header.position.bytes();
+                    fold.batch(records, position + BatchHeader::SIZE_BYTES as u64)?;
+                    end.position = position + u64::from(header.total_bytes);
+                    (end.checksum, end.epoch) = (checksum, header.epoch);
+                    batches += 1;
+                }
+                Err(reason) => break reason,
+            }
+            if fold.pages.unwritten_pages() >= INDEX_FLUSH_PAGES {
+                fold.flush_index(scan.source)?;
+            }
+        };
+        scan.check_no_gap(end.position)?;
+        end.chunk = scan.open_chunk(end.position)?;
+        fold.flush_index(scan.source)?;
+        source.make_stable()?;
+        let recovered = Recovered {
+            end: LogPosition::new(end.position),
+            batches,
+            records: fold.records,
+            messages: fold.messages,
+            stopped_because,
+        };
+        Ok((
+            fold.into_shard(config, end, log_start, &segments),
+            recovered,
+        ))
+    }
+}
+
+/// Reads the log forward in large pieces.
+struct Scan<'a> {
+    source: &'a mut dyn LogSource,
+    shard: u16,
+    geometry: Geometry,
+    segments: &'a [u64],
+    buffer: Vec<u8>,
+    buffer_start: u64,
+}
+
+impl<'a> Scan<'a> {
+    fn new(source: &'a mut dyn LogSource, config: &ShardConfig, segments: &'a [u64]) -> Self {
+        Self {
+            source,
+            shard: config.shard,
+            geometry: config.geometry,
+            segments,
+            buffer: Vec::new(),
+            buffer_start: 0,
+        }
+    }
+
+    /// At least `len` bytes from `position` on, fewer only at the segment's end.
+    fn bytes(&mut self, position: u64, len: u64) -> io::Result<&[u8]> {
+        let buffer_end = self.buffer_start + self.buffer.len() as u64;
+        let segment_end = self.geometry.segment_end(position);
+        let end = (position + len).min(segment_end);
+        if position < self.buffer_start || buffer_end < end {
+            let segment_start = self.geometry.segment_of(position);
+            self.buffer.clear();
+            self.buffer_start = position;
+            if self.segments.binary_search(&segment_start).is_ok() {
+                let want = len.max(SCAN_BYTES).min(segment_end - position);
+                self.buffer.resize(want as usize, 0);
+                let got =
+                    self.source
+                        .read(segment_start, position - segment_start, &mut self.buffer)?;
+                self.buffer.truncate(got);
+            }
+        }
+        let from = (position - self.buffer_start) as usize;
+        Ok(self.buffer.get(from..).unwrap_or_default())
+    }
+
+    /// The batch that was written behind `end`, or why there is none.
+    fn next_batch(
+        &mut self,
+        end: &LogEnd,
+    ) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
+        let shard = self.shard;
+        let e = end.position;
+        let segment_end = if e.is_multiple_of(self.geometry.segment_bytes) {
+            e
+        } else {
+            self.geometry.segment_end(e)
+        };
+        // Where the writer can have put it: right behind, at the next block, in a new chunk, in a new segment.
+        let mut candidates = [
+            e.next_multiple_of(BATCH_ALIGN_BYTES),
+            e.next_multiple_of(BLOCK_BYTES as u64),
+            e.next_multiple_of(self.geometry.chunk_bytes),
+            segment_end,
+        ]
+        .into_iter()
+        .peekable();
+        let mut first_reason = None;
+        while let Some(position) = candidates.next() {
+            if candidates.peek() == Some(&position) {
+                continue;
+            }
+            match self.check(position, end)? {
+                Ok(total) => {
+                    let bytes = self.bytes(position, u64::from(total))?;
+                    return Ok(BatchHeader::decode(
+                        bytes,
+                        shard,
+                        LogPosition::new(position),
+                    ));
+                }
+                Err(reason) => first_reason = first_reason.or(Some(reason)),
+            }
+        }
+        Ok(Err(first_reason.unwrap_or(BatchError::NoBatch)))
+    }
+
+    /// Whether the batch at `position` is intact and follows `end`; its length if so.
+    fn check(&mut self, position: u64, end: &LogEnd) -> io::Result<Result<u32, BatchError>> {
+        let (shard, is_first) = (self.shard, end.epoch == 0);
+        let head = self.bytes(position, BatchHeader::SIZE_BYTES as u64)?;
+        let total = match BatchHeader::peek(head) {
+            Ok(header) => header.total_bytes,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if u64::from(total) > self.geometry.segment_end(position) - position {
+            let available_bytes = self.geometry.segment_end(position) - position;
+            return Ok(Err(BatchError::Truncated {
+                total_bytes: total,
+                available_bytes,
+            }));
+        }
+        let bytes = self.bytes(position, u64::from(total))?;
+        let (header, _, _) = match BatchHeader::decode(bytes, shard, LogPosition::new(position)) {
+            Ok(decoded) => decoded,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        // Before the first batch of a log whose beginning was retired, any predecessor will do.
+        let is_successor = header.previous_checksum == end.checksum || (is_first && position > 0);
+        if !is_successor || header.epoch < end.epoch {
+            return Ok(Err(BatchError::Stale {
+                epoch: header.epoch,
+            }));
+        }
+        Ok(Ok(total))
+    }
+
+    /// A log that ends where a segment file is missing, while a later one holds batches, was taken apart by hand:
+    /// files are made durable before they are written.
+    fn check_no_gap(&mut self, end: u64) -> Result<(), RecoverError> {
+        let missing = self.geometry.segment_of(end);
+        let Some(last) = self.segments.last().copied().filter(|last| missing < *last) else {
+            return Ok(());
+        };
+        if self.segments.binary_search(&missing).is_ok() {
+            return Ok(());
+        }
+        let shard = self.shard;
+        for start in self
+            .segments
+            .iter()
+            .copied()
+            .skip_while(|start| *start < missing)
+        {
+            let head = self.bytes(start, BatchHeader::SIZE_BYTES as u64)?;
+            if BatchHeader::peek(head)
+                .is_ok_and(|header| header.shard == shard && header.position.bytes() == start)
+            {
+                tracing::error!(
+                    missing,
+                    start,
+                    last,
+                    "a log segment is missing before one that holds messages"
+                );
+                return Err(RecoverError::MissingSegment { missing });
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunk the log goes on in, with what it holds already.
+    fn open_chunk(&mut self, end: u64) -> Result<Option<(u64, UniqueBuffer)>, RecoverError> {
+        let start = self.geometry.chunk_of(end);
+        if start == end {
+            return Ok(None);
+        }
+        let mut buffer = UniqueBuffer::new(self.geometry.chunk_bytes as usize);
+        let len = (end - start) as usize;
+        let segment_start = self.geometry.segment_of(start);
+        let got = self.source.read(
+            segment_start,
+            start - segment_start,
+            &mut buffer.as_mut_slice()[..len],
+        )?;
+        if got < len {
+            return Err(RecoverError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(Some((start, buffer)))
+    }
+}
+
+/// The state of a shard while its log is read.
+struct Fold {
+    shard: u16,
+    queues: QueueTable,
+    pages: IndexPages,
+    offsets: Offsets,
+    settings: Settings,
+    messages: u64,
+    records: u64,
+}
+
+impl Fold {
+    fn batch(&mut self, mut records: &[u8], mut position: u64) -> Result<(), RecoverError> {
+        let unreadable = |position, reason| RecoverError::UnreadableRecord { position, reason };
+        while !records.is_empty() {
+            let (size, magic) =
+                record::peek(records).map_err(|reason| unreadable(position, reason.into()))?;
+            let Some((bytes, rest)) = records.split_at_checked(size as usize) else {
+                return Err(unreadable(position, RecordError::Truncated.into()));
+            };
+            if magic == internal::MAGIC {
+                let end = LogPosition::new(position + u64::from(size));
+                let record =
+                    InternalRecord::decode(bytes).map_err(|reason| unreadable(position, reason))?;
+                self.internal(&record, end);
+            } else {
+                let record =
+                    Record::decode(bytes).map_err(|reason| unreadable(position, reason.into()))?;
+                self.message(&record, position)?;
+            }
+            self.records += 1;
+            position += u64::from(size);
+            records = rest;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, record: &Record<'_>, position: u64) -> Result<(), RecoverError> {
+        let malformed = |field| RecoverError::UnreadableRecord {
+            position,
+            reason: RecordError::Malformed { field }.into(),
+        };
+        if record.physical_offset
+            != PhysicalOffset::new(self.shard, LogPosition::new(position)).to_wire()
+        {
+            return Err(malformed("physicalOffset"));
+        }
+        self.messages += 1;
+        if !is_indexed(record.sys_flag) {
+            return Ok(());
+        }
+        // A queue whose beginning was retired starts where its first message says.
+        let base = record.queue_offset.max(0);
+        let queue = self
+            .queues
+            .find_or_create(record.topic, record.queue_id, base);
+        let queue = queue
+            .and_then(|queue| self.queues.get_mut(queue))
+            .ok_or_else(|| malformed("queueId"))?;
+        if record.queue_offset != queue.next {
+            return Err(RecoverError::OffsetMismatch {
+                position,
+                found: record.queue_offset,
+                expected: queue.next,
+            });
+        }
+        let row = Row {
+            position,
+            tags_code: tags_code(record.properties),
+            store_time_ms: record.store_timestamp_ms,
+            size_bytes: record.size_bytes,
+        };
+        push_row(queue, row, &mut self.pages);
+        queue.visible = queue.next;
+        queue.visible_store_time_ms = row.store_time_ms;
+        Ok(())
+    }
+
+    fn internal(&mut self, record: &InternalRecord<'_>, end: LogPosition) {
+        match *record {
+            InternalRecord::Offset {
+                group,
+                topic,
+                queue_id,
+                offset,
+            } => {
+                self.offsets.set(group, topic, queue_id, offset, end);
+            }
+            InternalRecord::GroupOffsetsRemoved { group } => self.offsets.remove_group(group),
+            InternalRecord::TopicRemoved { topic } => {
+                for queue in self.queues.remove_topic(topic) {
+                    for entry in queue.pages {
+                        self.pages.free(entry.page);
+                    }
+                }
+                self.offsets.remove_topic(topic);
+            }
+            InternalRecord::Setting { kind, key, value } => self.settings.put(kind, key, value),
+            InternalRecord::SettingRemoved { kind, key } => self.settings.remove(kind, key),
+        }
+    }
+
+    /// Writes the full pages gathered so far, so that a long log does not need its whole index in memory.
+    fn flush_index(&mut self, source: &mut dyn LogSource) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        while let Some(CommandKind::WriteIndex { at, pages }) = self.pages.next_write() {
+            bytes.clear();
+            for page in &pages {
+                bytes.extend_from_slice(page.as_slice());
+            }
+            source.write_index(at, &bytes)?;
+            self.pages.on_written(at, pages.len());
+        }
+        self.pages.trim();
+        Ok(())
+    }
+
+    fn into_shard(
+        self,
+        config: ShardConfig,
+        end: LogEnd,
+        log_start: u64,
+        segments: &[u64],
+    ) -> Shard {
+        let geometry = config.geometry;
+        let first_needed = geometry.segment_of(end.position);
+        let mut writable = Segments::with_ready(
+            segments
+                .iter()
+                .copied()
+                .filter(|start| *start >= first_needed),
+        );
+        writable.want(first_needed);
+        Shard {
+            now_ms: 0,
+            log: LogWriter::new(&config, end),
+            reader: LogReader::new(&config),
+            pool: BufferPool::new(geometry.chunk_bytes as usize, SPARE_CHUNKS_MAX),
+            segments: writable,
+            log_start,
+            queues: self.queues,
+            touched: Vec::new(),
+            pages: self.pages,
+            offsets: self.offsets,
+            settings: self.settings,
+            commands: Commands::default(),
+            ready: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            poison: None::<StorageError>,
+            counters: ShardCounters::default(),
+            config,
+        }
+    }
+}
