@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use rmq_engine::TagFilter;
 use rmq_net::body::topic::perm;
 use rmq_net::body::{MessageModel, SubscriptionGroupConfig, TopicConfig};
 use rmq_net::codes::response as code;
@@ -15,7 +16,7 @@ use super::attributes::{CLEANUP_POLICY, CLEANUP_POLICY_COMPACTION};
 use super::clients::{GroupView, GroupViews};
 use super::groups::{GroupLookup, GroupTable};
 use super::settings::CheckSettings;
-use super::subscription::{Subscription, TagFilter};
+use super::subscription::Subscription;
 use super::topics::TopicTable;
 
 /// Longest topic of a batch, in bytes: the batch format of RocketMQ has one signed byte for it.

@@ -24,5 +24,5 @@ pub use groups::{GroupChange, GroupLookup, GroupTable};
 pub use locks::QueueLocks;
 pub use settings::{CheckSettings, GroupSettings, SettingKind, TopicSettings};
 pub use stats::{BrokerStats, Counters};
-pub use subscription::{Subscription, TagFilter};
+pub use subscription::Subscription;
 pub use topics::{TopicChange, TopicTable};

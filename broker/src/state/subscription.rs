@@ -1,21 +1,12 @@
 //! What a consumer wants of a topic: the filter expression and the tag hashes it comes down to.
 
-use std::sync::Arc;
-
+use rmq_engine::TagFilter;
 use rmq_net::body::SubscriptionData;
 use rmq_net::message::tags::tags_code;
 use thiserror::Error;
 
 /// The expression that selects everything.
 const ALL: &str = "*";
-
-/// Which rows of a queue a tag expression selects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TagFilter {
-    All,
-    /// Rows whose tag hash is one of these; sorted, without duplicates.
-    Codes(Arc<[i32]>),
-}
 
 /// The language of a filter expression. RocketMQ takes an absent or empty type for `TAG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
