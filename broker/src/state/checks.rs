@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use rmq_engine::TagFilter;
+use rmq_net::body::topic::perm;
+use rmq_net::body::{MessageModel, SubscriptionGroupConfig, TopicConfig};
 use rmq_net::codes::response as code;
 use rmq_net::header::pull::sys_flag;
 use rmq_net::message::names;
@@ -12,10 +15,8 @@ use rmq_net::message::properties::get_str;
 use super::attributes::{CLEANUP_POLICY, CLEANUP_POLICY_COMPACTION};
 use super::clients::{GroupView, GroupViews};
 use super::groups::{GroupLookup, GroupTable};
-use super::model::{MessageModel, SubscriptionGroupConfig, TopicConfig};
-use super::reserved::{PERM_READ, PERM_WRITE};
 use super::settings::CheckSettings;
-use super::subscription::{Subscription, TagFilter};
+use super::subscription::Subscription;
 use super::topics::TopicTable;
 
 /// Longest topic of a batch, in bytes: the batch format of RocketMQ has one signed byte for it.
@@ -97,7 +98,7 @@ pub fn check_send<'t>(
     }
     let name = request.topic;
     let known = topics.get(name);
-    if settings.broker_permission & PERM_WRITE == 0 && known.is_some_and(|topic| topic.order) {
+    if settings.broker_permission & perm::WRITE == 0 && known.is_some_and(|topic| topic.order) {
         let remark = format!(
             "the broker[{}] sending message is forbidden",
             settings.broker_ip
@@ -240,7 +241,7 @@ pub fn check_pull<'t>(
     request: &PullRequest<'_>,
 ) -> Result<PullCheck<'t>, Refusal> {
     let ip = &settings.broker_ip;
-    if settings.broker_permission & PERM_READ == 0 {
+    if settings.broker_permission & perm::READ == 0 {
         let remark = format!("the broker[{ip}] pulling message is forbidden");
         return forbid(ForbiddenType::Broker, remark);
     }
@@ -286,7 +287,7 @@ fn check_pulled_queue<'t>(
         let remark = format!("topic[{name}] not exist, apply first please!");
         return refuse(code::TOPIC_NOT_EXIST, remark);
     };
-    if topic.perm & PERM_READ == 0 {
+    if topic.perm & perm::READ == 0 {
         let remark = format!("the topic[{name}] pulling message is forbidden");
         return forbid(ForbiddenType::Topic, remark);
     }
@@ -332,7 +333,7 @@ fn filter_of_group<'t>(
         let remark = format!("the consumer's group info not exist, {group}");
         return refuse(code::SUBSCRIPTION_NOT_EXIST, remark);
     };
-    if !config.consume_broadcast_enable && view.message_model == Some(MessageModel::Broadcasting) {
+    if !config.consume_broadcast_enable && view.message_model == MessageModel::Broadcasting {
         let remark = format!("the consumer group[{group}] can not consume by broadcast way");
         return forbid(ForbiddenType::Broadcasting, remark);
     }

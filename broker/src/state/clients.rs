@@ -16,12 +16,15 @@ use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rmq_net::body::{
+    Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, HeartbeatData,
+    MessageModel, ProducerConnection, ProducerInfo, ProducerTable,
+};
 use rmq_net::language::Language;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::groups::GroupTable;
 use super::heartbeat::is_rejected;
-use super::model::{ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel};
 use super::subscription::Subscription;
 
 /// A member without a heartbeat for this long is gone (`channelExpiredTimeout`).
@@ -55,9 +58,9 @@ pub struct Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupView {
     pub group: Arc<str>,
-    pub consume_type: Option<ConsumeType>,
-    pub message_model: Option<MessageModel>,
-    pub consume_from_where: Option<ConsumeFromWhere>,
+    pub consume_type: ConsumeType,
+    pub message_model: MessageModel,
+    pub consume_from_where: ConsumeFromWhere,
     pub subscriptions: FxHashMap<Arc<str>, Arc<Subscription>>,
 }
 
@@ -391,11 +394,41 @@ impl ClientRegistry {
             .map(|(connection, client)| (*connection, client))
     }
 
-    /// The names of all producer groups, sorted (328).
-    pub fn producer_groups(&self) -> Vec<Arc<str>> {
-        let mut groups: Vec<_> = self.producers.keys().cloned().collect();
-        groups.sort_unstable();
-        groups
+    /// The answer to GET_CONSUMER_CONNECTION_LIST (203). `None`: the group is not online.
+    pub fn consumer_connection(&self, group: &str) -> Option<ConsumerConnection> {
+        let group = self.consumers.get(group)?;
+        let view = &group.view;
+        Some(ConsumerConnection {
+            connection_set: group.members.values().map(Client::to_connection).collect(),
+            consume_from_where: view.consume_from_where,
+            consume_type: view.consume_type,
+            message_model: view.message_model,
+            subscription_table: view
+                .subscriptions
+                .iter()
+                .map(|(topic, subscription)| (topic.to_string(), subscription.to_data(topic)))
+                .collect(),
+        })
+    }
+
+    /// The answer to GET_PRODUCER_CONNECTION_LIST (204). `None`: the group is not online.
+    pub fn producer_connection(&self, group: &str) -> Option<ProducerConnection> {
+        let members = self.producers.get(group)?;
+        Some(ProducerConnection {
+            connection_set: members.values().map(Client::to_connection).collect(),
+        })
+    }
+
+    /// The answer to GET_ALL_PRODUCER_INFO (328).
+    pub fn producer_table(&self) -> ProducerTable {
+        let of_group = |members: &Members| members.values().map(Client::to_producer_info).collect();
+        ProducerTable {
+            data: self
+                .producers
+                .iter()
+                .map(|(group, members)| (group.to_string(), of_group(members)))
+                .collect(),
+        }
     }
 
     /// The view of a consumer group that is online.
@@ -417,6 +450,28 @@ impl ClientRegistry {
             .collect();
         groups.sort_unstable();
         groups
+    }
+}
+
+impl Client {
+    fn to_connection(&self) -> Connection {
+        Connection {
+            client_addr: self.address.to_string(),
+            client_id: self.client_id.to_string(),
+            language: self.language.name().to_owned(),
+            version: self.version,
+        }
+    }
+
+    fn to_producer_info(&self) -> ProducerInfo {
+        ProducerInfo {
+            client_id: self.client_id.to_string(),
+            language: self.language.name().to_owned(),
+            last_update_timestamp: self.last_seen_ms,
+            // With the slash of Java's socket addresses, as tools show it.
+            remote_ip: format!("/{}", self.address),
+            version: self.version,
+        }
     }
 }
 
@@ -501,7 +556,7 @@ impl ConsumerGroup {
 
     /// Everyone in the group, unless it broadcasts and so has nothing to share out.
     fn notice(&self) -> Option<Notice> {
-        if self.view.message_model == Some(MessageModel::Broadcasting) {
+        if self.view.message_model == MessageModel::Broadcasting {
             return None;
         }
         Some(Notice {

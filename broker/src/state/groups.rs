@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rmq_net::body::{
+    self, BodyError, DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper,
+};
 use rmq_net::codes::response;
 use rmq_net::message::names::{self, NameError};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::attributes::{self, AttributeError};
-use super::model::{DataVersion, SubscriptionGroupConfig};
 use super::paging::{PageRequest, page_range};
 use super::reserved::{SYSTEM_GROUP_PREFIX, SYSTEM_GROUPS};
 use super::settings::GroupSettings;
@@ -60,13 +62,11 @@ impl GroupRefused {
     }
 }
 
-/// Part of the table, sorted by name, for 201.
+/// One answer to 201.
 #[derive(Clone, Debug)]
 pub struct GroupPage {
-    pub groups: Vec<Arc<SubscriptionGroupConfig>>,
-    pub forbidden: BTreeMap<String, Arc<ForbiddenTopics>>,
-    pub version: DataVersion,
-    /// Groups of the whole table.
+    pub body: SubscriptionGroupWrapper,
+    /// Groups of the whole table: the ext field `totalGroupNum`.
     pub total: usize,
 }
 
@@ -96,18 +96,14 @@ impl GroupTable {
     }
 
     /// Takes over one group from the log's settings at start.
-    pub fn restore(&mut self, value: &[u8]) -> Result<(), serde_json::Error> {
+    pub fn restore(&mut self, value: &[u8]) -> Result<(), BodyError> {
         self.insert(Arc::new(decode(value)?));
         Ok(())
     }
 
     /// Takes over the forbidden topics of one group from the log's settings at start.
-    pub fn restore_forbidden(
-        &mut self,
-        group: &str,
-        value: &[u8],
-    ) -> Result<(), serde_json::Error> {
-        let topics: ForbiddenTopics = serde_json::from_slice(value)?;
+    pub fn restore_forbidden(&mut self, group: &str, value: &[u8]) -> Result<(), BodyError> {
+        let topics: ForbiddenTopics = body::decode(value)?;
         self.apply(GroupChange::Forbidden(Arc::from(group), Arc::new(topics)));
         Ok(())
     }
@@ -197,8 +193,7 @@ impl GroupTable {
     }
 
     fn next_version(&mut self, now_ms: i64) {
-        self.version.timestamp = now_ms;
-        self.version.counter += 1;
+        self.version.bump(now_ms);
     }
 
     /// The group to store for an update request (200, 225), whose attributes carry signed keys.
@@ -254,9 +249,9 @@ impl GroupTable {
         Some(change)
     }
 
-    /// The groups one answer to 201 carries; the forbidden table rides on every page.
+    /// The part of the table one answer to 201 carries; the forbidden topics are on every page.
     pub fn page(&self, request: &PageRequest<'_>) -> GroupPage {
-        let mut groups: Vec<_> = self.groups.values().cloned().collect();
+        let mut groups: Vec<_> = self.groups.values().collect();
         groups.sort_unstable_by(|left, right| left.group_name.cmp(&right.group_name));
         let total = groups.len();
         let range = page_range(
@@ -265,19 +260,20 @@ impl GroupTable {
             total,
             self.settings.metadata_page_size,
         );
-        groups.truncate(range.end);
-        groups.drain(..range.start);
-        let forbidden = self
-            .forbidden
-            .iter()
-            .map(|(group, topics)| (group.to_string(), Arc::clone(topics)))
-            .collect();
-        GroupPage {
-            groups,
-            forbidden,
-            version: self.version,
-            total,
-        }
+        let groups = groups.get(range).unwrap_or_default();
+        let body = SubscriptionGroupWrapper {
+            data_version: self.version,
+            forbidden_table: self
+                .forbidden
+                .iter()
+                .map(|(group, topics)| (group.to_string(), (**topics).clone()))
+                .collect(),
+            subscription_group_table: groups
+                .iter()
+                .map(|config| (config.group_name.clone(), (***config).clone()))
+                .collect(),
+        };
+        GroupPage { body, total }
     }
 }
 
@@ -291,19 +287,17 @@ pub fn with_defaults(name: &str) -> SubscriptionGroupConfig {
 
 /// The value of a group's settings record.
 pub fn encode(config: &SubscriptionGroupConfig) -> Vec<u8> {
-    // As for topics: serializing cannot fail, and an empty value would be refused when read.
-    serde_json::to_vec(config).unwrap_or_default()
+    body::encode(config)
 }
 
 /// Reads what [`encode`] wrote.
-pub fn decode(value: &[u8]) -> Result<SubscriptionGroupConfig, serde_json::Error> {
-    serde_json::from_slice(value)
+pub fn decode(value: &[u8]) -> Result<SubscriptionGroupConfig, BodyError> {
+    body::decode(value)
 }
 
 /// The value of the settings record that holds a group's forbidden topics.
 pub fn encode_forbidden(topics: &ForbiddenTopics) -> Vec<u8> {
-    // A map of strings to numbers always serializes.
-    serde_json::to_vec(topics).unwrap_or_default()
+    body::encode(topics)
 }
 
 #[cfg(test)]
@@ -417,7 +411,14 @@ mod tests {
         assert!(restarted.set_readable("g", "t", false, 1).is_none());
         assert!(restarted.set_readable("g", "t", true, 1).is_some());
         assert!(!restarted.is_read_forbidden("g", "t"));
-        assert_eq!(restarted.page(&PageRequest::default()).forbidden.len(), 1);
+        assert_eq!(
+            restarted
+                .page(&PageRequest::default())
+                .body
+                .forbidden_table
+                .len(),
+            1
+        );
         assert!(restarted.set_readable("h", "t", true, 1).is_none());
     }
 
@@ -445,10 +446,7 @@ mod tests {
             data_version: Some(""),
         };
         let page = table.page(&request);
-        assert_eq!((page.groups.len(), page.total), (3, SYSTEM_GROUPS.len()));
-        assert!(
-            page.groups
-                .is_sorted_by(|left, right| left.group_name < right.group_name)
-        );
+        assert_eq!(page.body.subscription_group_table.len(), 3);
+        assert_eq!(page.total, SYSTEM_GROUPS.len());
     }
 }

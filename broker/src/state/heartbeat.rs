@@ -2,10 +2,11 @@
 //! topics. Pure decisions; the caller stores the result (table, log, letters) and then calls
 //! [`super::ClientRegistry::heartbeat`].
 
-use super::groups::{GroupLookup, GroupTable};
-use super::model::{
+use rmq_net::body::{
     ConsumeType, ConsumerData, HeartbeatData, SubscriptionGroupConfig, TopicConfig,
 };
+
+use super::groups::{GroupLookup, GroupTable};
 use super::reserved::retry_topic;
 use super::topics::TopicTable;
 
@@ -53,7 +54,7 @@ pub fn plan(
 
 /// Pull consumers are not registered while `rejectPullConsumerEnable`.
 pub(super) fn is_rejected(consumer: &ConsumerData, reject_pull_consumers: bool) -> bool {
-    reject_pull_consumers && consumer.consume_type == Some(ConsumeType::Actively)
+    reject_pull_consumers && consumer.consume_type == ConsumeType::ConsumeActively
 }
 
 fn subscribes_to_order_topic(consumer: &ConsumerData, topics: &TopicTable) -> bool {
@@ -66,7 +67,8 @@ fn subscribes_to_order_topic(consumer: &ConsumerData, topics: &TopicTable) -> bo
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::SubscriptionData;
+    use rmq_net::body::SubscriptionData;
+
     use super::super::reserved::topic;
     use super::super::settings::{GroupSettings, TopicSettings};
     use super::*;
@@ -87,7 +89,7 @@ mod tests {
         HeartbeatData {
             consumer_data_set: vec![ConsumerData {
                 group_name: group.to_owned(),
-                consume_type: Some(ConsumeType::Actively),
+                consume_type: ConsumeType::ConsumeActively,
                 subscription_data_set: vec![SubscriptionData {
                     topic: subscribed.to_owned(),
                     ..SubscriptionData::default()

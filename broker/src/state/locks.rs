@@ -1,8 +1,7 @@
 //! The queue locks of orderly consumers (41, 42). In memory only: a restart frees all.
 
+use rmq_net::body::MessageQueue;
 use rustc_hash::FxHashMap;
-
-use super::model::MessageQueue;
 
 /// A lock not renewed for this long is free. Consumers renew every 20 s and believe in a lock
 /// for 30 s, so the broker's 60 s always outlives them.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::model::DataVersion;
+use rmq_net::body::{self, DataVersion};
 
 /// The paging fields of a request; all absent asks for everything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +38,7 @@ pub fn page_range(
         .unwrap_or(0);
     let is_current = request
         .data_version
-        .and_then(|text| serde_json::from_str::<DataVersion>(text).ok())
+        .and_then(|text| body::decode::<DataVersion>(text.as_bytes()).ok())
         .is_some_and(|version| version == *current);
     let first = if is_current { wanted.min(total) } else { 0 };
     let count_max = request

@@ -1,6 +1,8 @@
 //! What a broker has of its own: the topics and groups it creates at start, and the names of the
 //! topics that belong to a consumer group.
 
+use rmq_net::body::TopicConfig;
+use rmq_net::body::topic::perm;
 use rmq_net::message::names::{
     AUTO_CREATE_TOPIC, BENCHMARK_TOPIC, CHECKPOINT_TOPIC, DLQ_PREFIX, OFFSET_MOVED_EVENT,
     REPLY_TOPIC_POSTFIX, RETRY_PREFIX, ROCKSDB_TRANS_HALF_TOPIC, ROCKSDB_TRANS_OP_HALF_TOPIC,
@@ -8,7 +10,6 @@ use rmq_net::message::names::{
     TRANS_OP_HALF_TOPIC,
 };
 
-use super::model::TopicConfig;
 use super::settings::TopicSettings;
 
 pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
@@ -16,11 +17,8 @@ const REVIVE_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
 const SYNC_MEMBER_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 pub const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 
-/// Permission bits of a topic or a broker.
-pub const PERM_INHERIT: i32 = 1;
-pub const PERM_WRITE: i32 = 2;
-pub const PERM_READ: i32 = 4;
-pub const PERM_READ_WRITE: i32 = PERM_READ | PERM_WRITE;
+/// Permission of an ordinary topic.
+pub const READ_WRITE: i32 = perm::READ | perm::WRITE;
 
 /// System topics under any configuration, besides all names that start with `rmq_sys_`.
 pub static SYSTEM_TOPICS: &[&str] = &[
@@ -54,43 +52,35 @@ pub static SYSTEM_GROUPS: &[&str] = &[
 pub fn topics_at_start(settings: &TopicSettings) -> Vec<TopicConfig> {
     let cluster = &settings.cluster_name;
     let broker = &settings.broker_name;
-    let access = |is_open: bool| PERM_INHERIT | if is_open { PERM_READ_WRITE } else { 0 };
+    let access = |is_open: bool| perm::INHERIT | if is_open { READ_WRITE } else { 0 };
     let mut topics = vec![
-        topic(SELF_TEST_TOPIC, 1, PERM_READ_WRITE),
-        topic(BENCHMARK_TOPIC, 1024, PERM_READ_WRITE),
+        topic(SELF_TEST_TOPIC, 1, READ_WRITE),
+        topic(BENCHMARK_TOPIC, 1024, READ_WRITE),
         topic(cluster, 16, access(settings.cluster_topic_enable)),
         topic(broker, 1, access(settings.broker_topic_enable)),
-        topic(OFFSET_MOVED_EVENT, 1, PERM_READ_WRITE),
-        topic(SCHEDULE_TOPIC, 18, PERM_READ_WRITE),
-        topic(
-            &format!("{cluster}{REPLY_TOPIC_POSTFIX}"),
-            1,
-            PERM_READ_WRITE,
-        ),
+        topic(OFFSET_MOVED_EVENT, 1, READ_WRITE),
+        topic(SCHEDULE_TOPIC, 18, READ_WRITE),
+        topic(&format!("{cluster}{REPLY_TOPIC_POSTFIX}"), 1, READ_WRITE),
         topic(
             &format!("{REVIVE_PREFIX}{cluster}"),
             settings.revive_queue_nums,
-            PERM_READ_WRITE,
+            READ_WRITE,
         ),
-        topic(&format!("{SYNC_MEMBER_PREFIX}{broker}"), 1, PERM_INHERIT),
-        topic(TRANS_HALF_TOPIC, 1, PERM_READ_WRITE),
-        topic(TRANS_OP_HALF_TOPIC, 1, PERM_READ_WRITE),
-        topic(ROCKSDB_TRANS_HALF_TOPIC, 1, PERM_READ_WRITE),
-        topic(ROCKSDB_TRANS_OP_HALF_TOPIC, 1, PERM_READ_WRITE),
+        topic(&format!("{SYNC_MEMBER_PREFIX}{broker}"), 1, perm::INHERIT),
+        topic(TRANS_HALF_TOPIC, 1, READ_WRITE),
+        topic(TRANS_OP_HALF_TOPIC, 1, READ_WRITE),
+        topic(ROCKSDB_TRANS_HALF_TOPIC, 1, READ_WRITE),
+        topic(ROCKSDB_TRANS_OP_HALF_TOPIC, 1, READ_WRITE),
     ];
     if settings.auto_create_topic_enable {
         let queues = settings.default_topic_queue_nums;
-        topics.push(topic(
-            AUTO_CREATE_TOPIC,
-            queues,
-            PERM_READ_WRITE | PERM_INHERIT,
-        ));
+        topics.push(topic(AUTO_CREATE_TOPIC, queues, READ_WRITE | perm::INHERIT));
     }
     if let Some(name) = &settings.trace_topic {
-        topics.push(topic(name, 1, PERM_READ_WRITE));
+        topics.push(topic(name, 1, READ_WRITE));
     }
     if settings.timer_wheel_enable {
-        topics.push(topic(TIMER_TOPIC, 1, PERM_READ_WRITE));
+        topics.push(topic(TIMER_TOPIC, 1, READ_WRITE));
     }
     topics
 }

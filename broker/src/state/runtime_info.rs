@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use rmq_net::body::KvTable;
+
 use super::stats::{BrokerStats, Rates};
 
 /// Names of the put latency buckets, in the order of [`super::stats::Totals::put_buckets`].
@@ -69,8 +71,8 @@ pub struct RuntimeInput {
 }
 
 /// All keys and values of the table.
-pub fn runtime_info(stats: &BrokerStats, input: &RuntimeInput) -> BTreeMap<String, String> {
-    let mut table = Table(BTreeMap::new());
+pub fn runtime_info(stats: &BrokerStats, input: &RuntimeInput) -> KvTable {
+    let mut table = Table(KvTable::default());
     put_counters(&mut table, stats, input);
     put_store(&mut table, input);
     put_queues(&mut table, input);
@@ -78,20 +80,22 @@ pub fn runtime_info(stats: &BrokerStats, input: &RuntimeInput) -> BTreeMap<Strin
     table.0
 }
 
-struct Table(BTreeMap<String, String>);
+struct Table(KvTable);
 
 impl Table {
     fn put(&mut self, key: &str, value: impl ToString) {
-        self.0.insert(key.to_owned(), value.to_string());
+        self.0.table.insert(key.to_owned(), value.to_string());
     }
 
     /// Doubles in Java's text form always have a fraction.
     fn put_double(&mut self, key: &str, value: f64) {
-        self.0.insert(key.to_owned(), double(value));
+        self.0.table.insert(key.to_owned(), double(value));
     }
 
     fn put_rates(&mut self, key: &str, rates: Rates) {
-        self.0.insert(key.to_owned(), rates.map(double).join(" "));
+        self.0
+            .table
+            .insert(key.to_owned(), rates.map(double).join(" "));
     }
 }
 
@@ -264,7 +268,7 @@ mod tests {
             schedule_offsets: [(3, (4, 9))].into(),
             ..RuntimeInput::default()
         };
-        runtime_info(&stats, &input)
+        runtime_info(&stats, &input).table
     }
 
     #[test]

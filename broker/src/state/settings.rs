@@ -1,6 +1,6 @@
 //! What of the broker's configuration the tables look at, and the kinds of their log records.
 
-use super::reserved::PERM_READ_WRITE;
+use super::reserved::READ_WRITE;
 
 /// Kind of a settings record in the system shard's log. The numbers are on disk: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Default for CheckSettings {
     fn default() -> Self {
         Self {
             broker_ip: "127.0.0.1".to_owned(),
-            broker_permission: PERM_READ_WRITE,
+            broker_permission: READ_WRITE,
             start_accept_send_ms: 0,
             reject_transaction_message: false,
             lite_pull_message_enable: true,

@@ -10,6 +10,8 @@ use std::collections::hash_map::Entry;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
+use rmq_net::body::BrokerStatsData;
+use rmq_net::body::stats::BrokerStatsItem;
 use rustc_hash::FxHashMap;
 
 /// Samples a window keeps, and the time between two.
@@ -279,24 +281,6 @@ fn sample(samples: &mut VecDeque<Sample>, window: &Window, flow: Flow, now_ms: i
     }
 }
 
-/// One window of an answer to VIEW_BROKER_STATS_DATA (315).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StatsWindow {
-    pub sum: i64,
-    /// Per second.
-    pub tps: f64,
-    /// Per call.
-    pub average: f64,
-}
-
-/// The three windows of one statistic.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StatsView {
-    pub minute: StatsWindow,
-    pub hour: StatsWindow,
-    pub day: StatsWindow,
-}
-
 /// Counted since the start, and as of the last two local midnights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DailyTotals {
@@ -442,7 +426,7 @@ impl BrokerStats {
 
     /// The answer to VIEW_BROKER_STATS_DATA (315). `None`: no such statistic, or nothing counted
     /// under the key yet; RocketMQ answers 1.
-    pub fn view(&self, stats_name: &str, stats_key: &str) -> Option<StatsView> {
+    pub fn view(&self, stats_name: &str, stats_key: &str) -> Option<BrokerStatsData> {
         let of_group = || {
             stats_key
                 .split_once('@')
@@ -473,7 +457,7 @@ impl BrokerStats {
     /// Messages per second over the last minute, for `topicPutTps` (202).
     pub fn topic_put_tps(&self, topic: &str) -> f64 {
         self.view("TOPIC_PUT_NUMS", topic)
-            .map_or(0.0, |view| view.minute.tps)
+            .map_or(0.0, |view| view.stats_minute.tps)
     }
 
     /// Messages per second over the last minute, for `consumeTps` (208).
@@ -482,9 +466,9 @@ impl BrokerStats {
             topic: topic.into(),
             group: group.into(),
         };
-        self.items
-            .get(&key)
-            .map_or(0.0, |item| view_of(item, |flow| flow.messages).minute.tps)
+        self.items.get(&key).map_or(0.0, |item| {
+            view_of(item, |flow| flow.messages).stats_minute.tps
+        })
     }
 
     /// The topic is deleted: forget what it counted.
@@ -551,27 +535,27 @@ fn is_past(next_ms: &mut i64, window: &Window, now_ms: i64) -> bool {
     true
 }
 
-fn view_of(item: &Item, measure: fn(&Flow) -> u64) -> StatsView {
+fn view_of(item: &Item, measure: fn(&Flow) -> u64) -> BrokerStatsData {
     let window = |samples: &VecDeque<Sample>| {
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
-            return StatsWindow::default();
+            return BrokerStatsItem::default();
         };
         let sum = measure(&last.flow) - measure(&first.flow);
         let calls = last.flow.calls - first.flow.calls;
-        StatsWindow {
+        BrokerStatsItem {
             sum: i64::try_from(sum).unwrap_or(i64::MAX),
             tps: per_second(sum, last.at_ms - first.at_ms),
-            average: if calls == 0 {
+            avgpt: if calls == 0 {
                 0.0
             } else {
                 sum as f64 / calls as f64
             },
         }
     };
-    StatsView {
-        minute: window(&item.minute),
-        hour: window(&item.hour),
-        day: window(&item.day),
+    BrokerStatsData {
+        stats_minute: window(&item.minute),
+        stats_hour: window(&item.hour),
+        stats_day: window(&item.day),
     }
 }
 

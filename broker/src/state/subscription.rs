@@ -1,22 +1,12 @@
 //! What a consumer wants of a topic: the filter expression and the tag hashes it comes down to.
 
-use std::sync::Arc;
-
+use rmq_engine::TagFilter;
+use rmq_net::body::SubscriptionData;
 use rmq_net::message::tags::tags_code;
 use thiserror::Error;
 
-use super::model::SubscriptionData;
-
 /// The expression that selects everything.
 const ALL: &str = "*";
-
-/// Which rows of a queue a tag expression selects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TagFilter {
-    All,
-    /// Rows whose tag hash is one of these; sorted, without duplicates.
-    Codes(Arc<[i32]>),
-}
 
 /// The language of a filter expression. RocketMQ takes an absent or empty type for `TAG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +95,8 @@ impl Subscription {
     /// hashes over UTF-8 bytes, which match no message outside ASCII. A heartbeat is never
     /// refused for its expression: what cannot be understood selects by the hashes it came with.
     pub fn from_heartbeat(data: &SubscriptionData) -> Self {
-        let expression_type = ExpressionType::of(data.expression_type.as_deref());
-        let expression = data.sub_string.clone().unwrap_or_default();
+        let expression_type = ExpressionType::of(Some(&data.expression_type));
+        let expression = data.sub_string.clone();
         let filter =
             if !expression_type.is_tag() || data.class_filter_mode || selects_all(&expression) {
                 TagFilter::All
@@ -125,6 +115,19 @@ impl Subscription {
             class_filter_mode: data.class_filter_mode,
             tags: data.tags_set.clone(),
             filter,
+        }
+    }
+
+    /// As it stands in answers; the hashes are ours.
+    pub fn to_data(&self, topic: &str) -> SubscriptionData {
+        SubscriptionData {
+            class_filter_mode: self.class_filter_mode,
+            code_set: self.codes().to_vec(),
+            expression_type: self.expression_type.name().to_owned(),
+            sub_string: self.expression.clone(),
+            sub_version: self.version,
+            tags_set: self.tags.clone(),
+            topic: topic.to_owned(),
         }
     }
 
@@ -231,7 +234,7 @@ mod tests {
     #[test]
     fn a_heartbeat_is_filtered_by_its_tags_not_by_the_hashes_it_brings() {
         let data = |expression: &str, tags: &[&str], codes: &[i32]| SubscriptionData {
-            sub_string: Some(expression.to_owned()),
+            sub_string: expression.to_owned(),
             tags_set: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             code_set: codes.to_vec(),
             ..SubscriptionData::default()

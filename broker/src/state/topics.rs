@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use rmq_net::body::topic::perm;
+use rmq_net::body::{self, BodyError, DataVersion, TopicConfig, TopicConfigSerializeWrapper};
 use rmq_net::codes::response;
 use rmq_net::message::names::{
     self, AUTO_CREATE_TOPIC, NameError, REPLY_TOPIC_POSTFIX, RETRY_PREFIX,
@@ -16,9 +18,8 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::attributes::{self, AttributeError, Attributes, MESSAGE_TYPE, MESSAGE_TYPE_MIXED};
-use super::model::{DataVersion, TopicConfig};
 use super::paging::{PageRequest, page_range};
-use super::reserved::{PERM_INHERIT, PERM_READ_WRITE, SYSTEM_TOPICS, topic, topics_at_start};
+use super::reserved::{READ_WRITE, SYSTEM_TOPICS, topic, topics_at_start};
 use super::settings::TopicSettings;
 
 /// Most queues one topic may have. RocketMQ has no bound; this one keeps the answers that list
@@ -87,12 +88,11 @@ impl TopicRefused {
     }
 }
 
-/// Part of the table, sorted by name, for 21 and 103.
+/// One answer to 21.
 #[derive(Clone, Debug)]
 pub struct TopicPage {
-    pub topics: Vec<Arc<TopicConfig>>,
-    pub version: DataVersion,
-    /// Entries of the whole table.
+    pub body: TopicConfigSerializeWrapper,
+    /// Topics of the whole table: the ext field `totalTopicNum`.
     pub total: usize,
 }
 
@@ -120,7 +120,7 @@ impl TopicTable {
     }
 
     /// Takes over one topic from the log's settings at start.
-    pub fn restore(&mut self, value: &[u8]) -> Result<(), serde_json::Error> {
+    pub fn restore(&mut self, value: &[u8]) -> Result<(), BodyError> {
         let config = decode(value)?;
         self.insert(Arc::new(config));
         Ok(())
@@ -188,8 +188,7 @@ impl TopicTable {
     }
 
     fn next_version(&mut self, now_ms: i64) {
-        self.version.timestamp = now_ms;
-        self.version.counter += 1;
+        self.version.bump(now_ms);
     }
 
     /// Is this a topic that clients must not create, change or delete?
@@ -231,7 +230,7 @@ impl TopicTable {
     ) -> Result<TopicConfig, TopicMissing> {
         let template = self.get(default_topic);
         let is_inheritable = template.is_some_and(|template| {
-            template.perm & PERM_INHERIT != 0
+            template.perm & perm::INHERIT != 0
                 && (default_topic != AUTO_CREATE_TOPIC || self.settings.auto_create_topic_enable)
         });
         let is_retry = name.starts_with(RETRY_PREFIX);
@@ -243,12 +242,12 @@ impl TopicTable {
                 ..topic(
                     name,
                     client_queue_nums.min(template.write_queue_nums).max(0),
-                    template.perm & !PERM_INHERIT,
+                    template.perm & !perm::INHERIT,
                 )
             }),
             _ if is_retry => Ok(TopicConfig {
                 topic_sys_flag,
-                ..topic(name, 1, PERM_READ_WRITE)
+                ..topic(name, 1, READ_WRITE)
             }),
             _ => Err(TopicMissing {
                 topic: name.to_owned(),
@@ -274,7 +273,7 @@ impl TopicTable {
             None => Some(TopicConfig {
                 order: is_order.unwrap_or(false),
                 topic_sys_flag: unit_flag(unit_mode, true),
-                ..topic(name, queues, PERM_READ_WRITE)
+                ..topic(name, queues, READ_WRITE)
             }),
             Some(stored) if is_order.is_some_and(|order| order != stored.order) => {
                 Some(TopicConfig {
@@ -342,9 +341,9 @@ impl TopicTable {
         Ok(())
     }
 
-    /// The topics one answer to 21 carries.
+    /// The part of the table one answer to 21 carries.
     pub fn page(&self, request: &PageRequest<'_>) -> TopicPage {
-        let mut topics = self.sorted();
+        let topics = self.sorted();
         let total = topics.len();
         let range = page_range(
             request,
@@ -352,55 +351,55 @@ impl TopicTable {
             total,
             self.settings.metadata_page_size,
         );
-        topics.truncate(range.end);
-        topics.drain(..range.start);
+        let topics = topics.get(range).unwrap_or_default();
         TopicPage {
-            topics,
-            version: self.version,
+            body: self.wrapper(topics.iter().map(|config| (***config).clone())),
             total,
         }
     }
 
     /// What to register at the name servers (103): all topics, with the permission bits taken away
     /// that the broker as a whole does not have.
-    pub fn registration(&self, broker_permission: i32) -> TopicPage {
-        let topics: Vec<_> = self
-            .sorted()
-            .into_iter()
-            .map(|config| limited_to(&config, broker_permission))
-            .collect();
-        TopicPage {
-            total: topics.len(),
-            topics,
-            version: self.version,
-        }
+    pub fn registration(&self, broker_permission: i32) -> TopicConfigSerializeWrapper {
+        self.wrapper(
+            self.iter()
+                .map(|config| limited_to(config, broker_permission)),
+        )
     }
 
     /// The incremental registration of one changed topic; `None` if it is gone.
-    pub fn registration_of(&self, name: &str, broker_permission: i32) -> Option<TopicPage> {
+    pub fn registration_of(
+        &self,
+        name: &str,
+        broker_permission: i32,
+    ) -> Option<TopicConfigSerializeWrapper> {
         let config = limited_to(self.get(name)?, broker_permission);
-        Some(TopicPage {
-            topics: vec![config],
-            version: self.version,
-            total: 1,
-        })
+        Some(self.wrapper([config].into_iter()))
     }
 
-    fn sorted(&self) -> Vec<Arc<TopicConfig>> {
-        let mut topics: Vec<_> = self.topics.values().cloned().collect();
+    fn wrapper(&self, topics: impl Iterator<Item = TopicConfig>) -> TopicConfigSerializeWrapper {
+        TopicConfigSerializeWrapper {
+            data_version: self.version,
+            topic_config_table: topics
+                .map(|config| (config.topic_name.clone(), config))
+                .collect(),
+            ..TopicConfigSerializeWrapper::default()
+        }
+    }
+
+    fn sorted(&self) -> Vec<&Arc<TopicConfig>> {
+        let mut topics: Vec<_> = self.topics.values().collect();
         topics.sort_unstable_by(|left, right| left.topic_name.cmp(&right.topic_name));
         topics
     }
 }
 
-fn limited_to(config: &Arc<TopicConfig>, broker_permission: i32) -> Arc<TopicConfig> {
-    if broker_permission & PERM_READ_WRITE == PERM_READ_WRITE {
-        return Arc::clone(config);
+fn limited_to(config: &TopicConfig, broker_permission: i32) -> TopicConfig {
+    let mut limited = config.clone();
+    if broker_permission & READ_WRITE != READ_WRITE {
+        limited.perm &= broker_permission;
     }
-    Arc::new(TopicConfig {
-        perm: config.perm & broker_permission,
-        ..(**config).clone()
-    })
+    limited
 }
 
 /// `topicSysFlag` of a topic made for a client in unit mode.
@@ -414,14 +413,12 @@ fn unit_flag(unit_mode: bool, is_retry: bool) -> i32 {
 
 /// The value of a topic's settings record.
 pub fn encode(config: &TopicConfig) -> Vec<u8> {
-    // Serializing plain structs with string keys cannot fail; an empty value would be refused by
-    // `decode` at the next start rather than believed.
-    serde_json::to_vec(config).unwrap_or_default()
+    body::encode(config)
 }
 
 /// Reads what [`encode`] wrote.
-pub fn decode(value: &[u8]) -> Result<TopicConfig, serde_json::Error> {
-    serde_json::from_slice(value)
+pub fn decode(value: &[u8]) -> Result<TopicConfig, BodyError> {
+    body::decode(value)
 }
 
 #[cfg(test)]

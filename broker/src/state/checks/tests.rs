@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 
+use rmq_net::body::{ConsumeType, ConsumerData, HeartbeatData, SubscriptionData};
 use rmq_net::language::Language;
 
 use super::super::clients::{ClientRegistry, ConnKey, Peer};
 use super::super::groups::with_defaults;
-use super::super::model::{ConsumeType, ConsumerData, HeartbeatData, SubscriptionData};
 use super::super::reserved::topic;
 use super::super::settings::{GroupSettings, TopicSettings};
 use super::*;
@@ -113,12 +113,12 @@ impl Broker {
             client_id: "one".to_owned(),
             consumer_data_set: vec![ConsumerData {
                 group_name: "g".to_owned(),
-                consume_type: Some(ConsumeType::Passively),
-                message_model: Some(model),
+                consume_type: ConsumeType::ConsumePassively,
+                message_model: model,
                 subscription_data_set: vec![SubscriptionData {
                     topic: topic.to_owned(),
-                    sub_string: Some(expression.to_owned()),
-                    expression_type: Some(kind.to_owned()),
+                    sub_string: expression.to_owned(),
+                    expression_type: kind.to_owned(),
                     sub_version: 10,
                     ..SubscriptionData::default()
                 }],
@@ -244,7 +244,7 @@ fn a_missing_topic_or_group_is_handed_back_to_be_created() {
 #[test]
 fn settings_of_the_broker_refuse_sends() {
     let mut broker = broker();
-    broker.settings.broker_permission = PERM_READ;
+    broker.settings.broker_permission = perm::READ;
     assert_eq!(broker.send_code(&send("orders")), 0);
     assert_eq!(broker.send_code(&send("ordered")), 16);
     broker.settings.reject_transaction_message = true;
@@ -423,7 +423,7 @@ fn settings_of_the_broker_refuse_pulls() {
         }),
         (16, 1)
     );
-    broker.settings.broker_permission = PERM_WRITE;
+    broker.settings.broker_permission = perm::WRITE;
     assert_eq!(
         broker.pull_code(&pull("absent")),
         (16, 1),

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
+use rmq_net::body::{ProducerData, SubscriptionData};
+
 use super::super::groups::with_defaults;
-use super::super::model::{ProducerData, SubscriptionData};
 use super::super::settings::GroupSettings;
 use super::*;
 
@@ -27,7 +28,7 @@ fn peer(connection: u64) -> Peer {
 fn subscription(topic: &str, version: i64) -> SubscriptionData {
     SubscriptionData {
         topic: topic.to_owned(),
-        sub_string: Some("A".to_owned()),
+        sub_string: "A".to_owned(),
         sub_version: version,
         ..SubscriptionData::default()
     }
@@ -36,8 +37,8 @@ fn subscription(topic: &str, version: i64) -> SubscriptionData {
 fn consumer(group: &str, model: MessageModel, topics: &[(&str, i64)]) -> ConsumerData {
     ConsumerData {
         group_name: group.to_owned(),
-        consume_type: Some(ConsumeType::Passively),
-        message_model: Some(model),
+        consume_type: ConsumeType::ConsumePassively,
+        message_model: model,
         subscription_data_set: topics
             .iter()
             .map(|(topic, version)| subscription(topic, *version))
@@ -260,12 +261,23 @@ fn producers_are_known_by_group_and_connection() {
     registry.heartbeat(&peer(1), &data, &groups, 0);
     registry.heartbeat(&peer(2), &data, &groups, 0);
     assert_eq!(registry.producers("pg").count(), 2);
-    assert_eq!(registry.producer_groups().len(), 2);
+    let table = registry.producer_table().data;
+    let info = table
+        .get("pg")
+        .and_then(|infos| infos.first())
+        .expect("listed");
+    assert_eq!(
+        (table.len(), info.remote_ip.as_str()),
+        (2, "/10.0.0.1:5000")
+    );
+    let listed = registry.producer_connection("pg").expect("online");
+    assert_eq!(listed.connection_set.len(), 2);
+    assert_eq!(registry.producer_connection("absent"), None);
     registry.unregister(ConnKey(1), Some("pg"), None, &groups);
     assert_eq!(registry.producers("pg").count(), 1);
     registry.on_closed(ConnKey(1), &groups);
     registry.on_closed(ConnKey(2), &groups);
-    assert!(registry.producer_groups().is_empty() && registry.connections.is_empty());
+    assert!(registry.producers.is_empty() && registry.connections.is_empty());
 }
 
 #[test]
@@ -290,9 +302,21 @@ fn lookups_find_members_and_subscribers() {
         .map(|group| group.to_string())
         .collect();
     assert_eq!(on_topic, ["g", "h"]);
+    let listed = registry.consumer_connection("g").expect("online");
+    let connection = listed.connection_set.first().expect("one member");
+    assert_eq!(
+        (connection.client_addr.as_str(), connection.version),
+        ("10.0.0.1:5000", 513)
+    );
+    let data = listed.subscription_table.get("t").expect("subscribed");
+    assert_eq!(
+        (data.code_set.as_slice(), data.topic.as_str()),
+        (&[65][..], "t")
+    );
+    assert_eq!(registry.consumer_connection("absent"), None);
     let mut pull = clustering("one", "silent", &[("t", 1)]);
     for consumer in &mut pull.consumer_data_set {
-        consumer.consume_type = Some(ConsumeType::Actively);
+        consumer.consume_type = ConsumeType::ConsumeActively;
     }
     registry.heartbeat(&peer(1), &pull, &groups, 0);
     assert_eq!(

@@ -42,35 +42,52 @@ fn windows_are_the_difference_of_their_samples() {
     stats.absorb(counted(|counters| counters.put("t", 30, 3000)), 0);
     assert_eq!(
         stats.view("TOPIC_PUT_NUMS", "t"),
-        Some(StatsView::default()),
+        Some(BrokerStatsData::default()),
         "not sampled yet"
     );
     stats.tick(10_000);
-    let minute = stats.view("TOPIC_PUT_NUMS", "t").expect("counted").minute;
+    let minute = stats
+        .view("TOPIC_PUT_NUMS", "t")
+        .expect("counted")
+        .stats_minute;
     assert_eq!(
         minute,
-        StatsWindow {
+        BrokerStatsItem {
             sum: 30,
             tps: 3.0,
-            average: 30.0
+            avgpt: 30.0
         }
     );
-    let bytes = stats.view("TOPIC_PUT_SIZE", "t").expect("counted").minute;
+    let bytes = stats
+        .view("TOPIC_PUT_SIZE", "t")
+        .expect("counted")
+        .stats_minute;
     assert_eq!((bytes.sum, bytes.tps), (3000, 300.0));
     assert_eq!(stats.topic_put_tps("t"), 3.0);
     for tick in 2..=7 {
         stats.tick(tick * 10_000);
     }
-    let minute = stats.view("TOPIC_PUT_NUMS", "t").expect("counted").minute;
+    let minute = stats
+        .view("TOPIC_PUT_NUMS", "t")
+        .expect("counted")
+        .stats_minute;
     assert_eq!(minute.sum, 0, "the burst left the window of seven samples");
     stats.tick(600_000);
     assert_eq!(
-        stats.view("TOPIC_PUT_NUMS", "t").expect("counted").hour.sum,
+        stats
+            .view("TOPIC_PUT_NUMS", "t")
+            .expect("counted")
+            .stats_hour
+            .sum,
         30
     );
     stats.tick(3_600_000);
     assert_eq!(
-        stats.view("TOPIC_PUT_NUMS", "t").expect("counted").day.sum,
+        stats
+            .view("TOPIC_PUT_NUMS", "t")
+            .expect("counted")
+            .stats_day
+            .sum,
         30
     );
 }
@@ -87,7 +104,7 @@ fn names_and_keys_select_the_statistic() {
         0,
     );
     stats.tick(10_000);
-    let sum = |name: &str, key: &str| stats.view(name, key).map(|view| view.minute.sum);
+    let sum = |name: &str, key: &str| stats.view(name, key).map(|view| view.stats_minute.sum);
     for (name, key, expected) in [
         ("TOPIC_PUT_NUMS", "t", Some(1)),
         ("TOPIC_PUT_NUMS", "u", None),

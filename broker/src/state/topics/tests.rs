@@ -187,26 +187,31 @@ fn pages_and_registrations_are_sorted_by_name() {
     let mut table = table();
     table.put(topic("orders", 4, 6), 1);
     let all = table.page(&PageRequest::default());
-    assert_eq!(all.topics.len(), all.total);
-    assert!(
-        all.topics
-            .is_sorted_by(|left, right| left.topic_name < right.topic_name)
-    );
+    assert_eq!(all.body.topic_config_table.len(), all.total);
+    assert_eq!(all.body.data_version, *table.version());
     let two = PageRequest {
         first_index: Some(0),
         count_max: Some(2),
         data_version: Some(""),
     };
-    assert_eq!(table.page(&two).topics.len(), 2);
+    let page = table.page(&two);
+    let first: Vec<&String> = page.body.topic_config_table.keys().collect();
+    let names: Vec<&String> = all.body.topic_config_table.keys().take(2).collect();
+    assert_eq!((first, page.total), (names, all.total));
 
-    let full = table.registration(6);
-    assert!(
-        full.topics
-            .iter()
-            .any(|config| config.topic_name == "TBW102" && config.perm == 7)
+    let full = table.registration(6).topic_config_table;
+    assert_eq!(
+        (full.len(), full.get("TBW102").map(|config| config.perm)),
+        (all.total, Some(7))
     );
-    let read_only = table.registration_of("orders", 4).expect("exists");
-    assert_eq!(read_only.topics.first().map(|config| config.perm), Some(4));
+    let one = table
+        .registration_of("orders", 4)
+        .expect("exists")
+        .topic_config_table;
+    assert_eq!(
+        (one.len(), one.get("orders").map(|config| config.perm)),
+        (1, Some(4))
+    );
     assert!(table.registration_of("absent", 6).is_none());
 }
 
