@@ -179,7 +179,6 @@ impl BrokerConfig {
         for (name, value) in [
             ("brokerName", &config.broker_name),
             ("brokerClusterName", &config.broker_cluster_name),
-            ("brokerIP1", &config.broker_ip1),
             ("storePathRootDir", &config.store_path_root_dir),
         ] {
             if value.is_empty() {

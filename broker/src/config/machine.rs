@@ -9,7 +9,7 @@ pub struct Machine {
     pub host_name: String,
     /// Default of `brokerIP1`: the address this machine would use to reach others.
     pub address: String,
-    /// Folder under which RocketMQ keeps `store` and `namesrv`.
+    /// Folder under which RocketMQ keeps `store`.
     pub home: String,
     /// Cores this process may run on; at least 1.
     pub cores: usize,
@@ -41,12 +41,6 @@ impl Machine {
     }
     pub(super) fn store_folder(&self) -> String {
         format!("{}/store", self.home)
-    }
-    pub(super) fn kv_config_file(&self) -> String {
-        format!("{}/namesrv/kvConfig.json", self.home)
-    }
-    pub(super) fn namesrv_config_file(&self) -> String {
-        format!("{}/namesrv/namesrv.properties", self.home)
     }
 
     // RocketMQ sizes some of its thread pools by the cores. We have none, but print what it would print.

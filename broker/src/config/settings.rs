@@ -1,4 +1,4 @@
-//! The values of all settings of one program: defaults, then a property file, then the command line.
+//! The values of all settings of a broker: defaults, then a property file, then the command line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +56,7 @@ struct Entry {
     origin: Origin,
 }
 
-/// All settings of a program in RocketMQ's order, each with its value.
+/// All settings of a broker in RocketMQ's order, each with its value.
 #[derive(Debug, Clone)]
 pub struct Settings {
     entries: Vec<Entry>,
@@ -69,17 +69,8 @@ pub struct Settings {
 impl Settings {
     /// The broker's settings with the defaults of this machine.
     pub fn broker(machine: &Machine) -> Self {
-        Self::with_defaults(table::BROKER, machine)
-    }
-
-    /// The name server's settings with the defaults of this machine.
-    pub fn name_server(machine: &Machine) -> Self {
-        Self::with_defaults(table::NAME_SERVER, machine)
-    }
-
-    fn with_defaults(tables: &[&'static [Setting]], machine: &Machine) -> Self {
         let mut settings = Self { entries: Vec::new(), positions: FxHashMap::default(), unknown: Vec::new() };
-        for setting in tables.iter().copied().flatten().chain(table::FORMER) {
+        for setting in table::BROKER.iter().copied().flatten().chain(table::FORMER) {
             // RocketMQ declares a few in two classes and writes both with one key; the first row stands for both.
             if settings.positions.contains_key(setting.name) {
                 continue;
@@ -189,7 +180,7 @@ impl Settings {
         text
     }
 
-    /// The body of GET_BROKER_CONFIG and GET_NAMESRV_CONFIG: `name=value` lines sorted by name, not escaped.
+    /// The body of GET_BROKER_CONFIG: `name=value` lines sorted by name, not escaped.
     ///
     /// RocketMQ leaves out what has no value, and shows the settings of `AuthConfig` only when the file has them.
     pub fn to_properties(&self) -> String {

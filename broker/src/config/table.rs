@@ -1,4 +1,4 @@
-//! All settings RocketMQ 5.5 knows, one row each, and the reasons that many rows share.
+//! All settings RocketMQ 5.5's broker knows, one row each, and the reasons that many rows share.
 //!
 //! A row reads: `*` if RocketMQ prints it with `-m` or else `-`, name, kind, default (`null`, a text, or a function
 //! of the machine in parentheses), status, effect or reason.
@@ -31,7 +31,6 @@ pub(crate) use table;
 
 mod broker;
 mod former;
-mod name_server;
 mod network;
 mod security;
 mod store;
@@ -43,8 +42,6 @@ use super::setting::{Kind, Setting};
 /// The tables of the broker, in the order in which `mqbroker -p` prints them.
 pub(super) const BROKER: &[&[Setting]] =
     &[broker::BROKER, network::SERVER, network::CLIENT, store::STORE, security::SECURITY];
-/// The tables of the name server, in the order in which `mqnamesrv -p` prints them.
-pub(super) const NAME_SERVER: &[&[Setting]] = &[name_server::NAME_SERVER];
 
 const INT: Kind = Kind::Int(i32::MIN as i64, i32::MAX as i64);
 const LONG: Kind = Kind::Int(i64::MIN, i64::MAX);
@@ -63,7 +60,6 @@ const HOME: &str = "RingMQ needs no installation folder";
 const LOGS: &str = "RingMQ logs to stderr; RUST_LOG sets the levels";
 const TOPIC_LENGTH: &str = "topic names have at most 127 characters, and the record's version follows their length";
 const FIXED_NAMESRV: &str = "the name servers are those given at start";
-const CLUSTER_TEST: &str = "environment of RocketMQ's own tests";
 const UNUSED: &str = "RocketMQ declares it without using it";
 const NO_SETTER: &str = "RocketMQ does not read it from files either";
 

@@ -27,7 +27,6 @@ fn with(text: &str) -> Result<BrokerConfig, ConfigError> {
 /// What the process prints differs from the fields in these: the start-up code sets the ports.
 fn expected_default(class: &str, name: &str, golden: &'static str) -> Option<&'static str> {
     match (class, name, golden) {
-        ("NamesrvConfig", "listenPort", _) => Some("9876"),
         ("BrokerConfig" | "NettyServerConfig", "listenPort", _) => Some("10911"),
         (_, "rocketmqHome", "null") => Some(""),
         (_, _, "null") => None,
@@ -38,12 +37,10 @@ fn expected_default(class: &str, name: &str, golden: &'static str) -> Option<&'s
 #[test]
 fn every_name_type_and_default_is_that_of_rocketmq() {
     let broker = Settings::broker(&machine());
-    let name_server = Settings::name_server(&machine());
     for [class, name, java_type, default, importance] in golden() {
-        let settings = if class == "NamesrvConfig" { &name_server } else { &broker };
-        let declared = settings.declared().find(|setting| setting.name == name);
+        let declared = broker.declared().find(|setting| setting.name == name);
         let declared = declared.unwrap_or_else(|| panic!("{class}.{name} is not declared"));
-        assert_eq!(settings.value(name), expected_default(class, name, default), "{class}.{name}");
+        assert_eq!(broker.value(name), expected_default(class, name, default), "{class}.{name}");
         let is_listen_port = name == "listenPort";
         assert!(is_listen_port || declared.is_important == (importance == "true"), "importance of {class}.{name}");
         let fits = match java_type {
@@ -60,21 +57,19 @@ fn every_name_type_and_default_is_that_of_rocketmq() {
 #[test]
 fn nothing_is_declared_that_rocketmq_does_not_know() {
     let known: Vec<&str> = golden().iter().map(|row| row[1]).collect();
-    for settings in [Settings::broker(&machine()), Settings::name_server(&machine())] {
-        for setting in settings.declared() {
-            let is_former = table::FORMER.iter().any(|former| former.name == setting.name);
-            assert!(is_former || known.contains(&setting.name), "{}", setting.name);
-        }
+    let settings = Settings::broker(&machine());
+    for setting in settings.declared() {
+        let is_former = table::FORMER.iter().any(|former| former.name == setting.name);
+        assert!(is_former || known.contains(&setting.name), "{}", setting.name);
     }
 }
 
 #[test]
 fn every_default_is_an_allowed_value() {
-    for settings in [Settings::broker(&machine()), Settings::name_server(&machine())] {
-        for setting in settings.declared() {
-            if let Some(value) = settings.value(setting.name) {
-                assert_eq!(setting.kind.normalise(value).as_deref(), Some(value), "{}", setting.name);
-            }
+    let settings = Settings::broker(&machine());
+    for setting in settings.declared() {
+        if let Some(value) = settings.value(setting.name) {
+            assert_eq!(setting.kind.normalise(value).as_deref(), Some(value), "{}", setting.name);
         }
     }
 }

@@ -1,0 +1,115 @@
+//! The command line: RocketMQ's flags for the name server and the broker, and ours for the rest.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
+
+const EXAMPLES: &str = "\
+Try it:
+  rmq standalone                          name server and broker in one process, on ports 9876, 10911 and 10909
+  rmq standalone --store /data/rmq        keep the messages there
+  rmq check --store /data/rmq             is this host set up well?
+
+As RocketMQ is run:
+  rmq namesrv
+  rmq broker -n 127.0.0.1:9876 -c conf/broker.conf
+  rmq broker -p                           print every setting with its value
+
+Logs go to stderr; RUST_LOG sets their level (default: info; RUST_LOG=debug shows more).
+SIGTERM or Ctrl-C stops a server after it has answered what it holds; the second one stops it at once.";
+
+/// RingMQ: a message broker and name server that stock RocketMQ clients use unchanged.
+#[derive(Debug, Parser)]
+#[command(name = "rmq", version, arg_required_else_help = true, after_help = format!("{EXAMPLES}\n\n{}", exit::TABLE))]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a name server: it tells clients which broker serves which topic
+    Namesrv(NamesrvArguments),
+    /// Run a broker: it stores messages and hands them out
+    Broker(BrokerArguments),
+    /// Run a name server and a broker in one process
+    Standalone(StandaloneArguments),
+    /// Look at this host: kernel, limits, disk, clock; each finding with its remedy
+    Check(CheckArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct NamesrvArguments {
+    /// Property file with the name server's settings
+    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Accepted as RocketMQ does, without effect: a name server knows no other
+    #[arg(short = 'n', long = "namesrvAddr", value_name = "ADDRESSES")]
+    pub namesrv_addr: Option<String>,
+    /// Print all settings with their values, and stop
+    #[arg(short = 'p', long = "printConfigItem")]
+    pub print_all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BrokerArguments {
+    /// Property file with the broker's settings, such as RocketMQ's broker.conf
+    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Name servers to register at, e.g. '192.168.0.1:9876;192.168.0.2:9876'; wins over the file and NAMESRV_ADDR
+    #[arg(short = 'n', long = "namesrvAddr", value_name = "ADDRESSES")]
+    pub namesrv_addr: Option<String>,
+    /// Print all settings with their values, and stop
+    #[arg(short = 'p', long = "printConfigItem")]
+    pub print_all: bool,
+    /// Print the important settings with their values, and stop
+    #[arg(short = 'm', long = "printImportantConfig")]
+    pub print_important: bool,
+    #[command(flatten)]
+    pub cores: CoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct StandaloneArguments {
+    /// Folder of the store; made if missing [default: storePathRootDir of the file, else ./ringmq-store]
+    #[arg(long, value_name = "FOLDER")]
+    pub store: Option<PathBuf>,
+    /// Address and port of the broker, e.g. 127.0.0.1:10911; the address also holds for the name server
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Port of the name server
+    #[arg(long, value_name = "PORT", default_value_t = 9876, value_parser = clap::value_parser!(u16).range(1..))]
+    pub namesrv_port: u16,
+    /// Property file with the broker's settings, such as RocketMQ's broker.conf
+    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub cores: CoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct CoreArguments {
+    /// Cores to use, one thread each; a new store gets as many shards [default: all this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(CORES_MAX)))]
+    pub cores: Option<u16>,
+}
+
+/// A shard's number is part of every physical offset and has seven bits there.
+pub const CORES_MAX: u16 = 128;
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Folder of the store, made or not yet
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub store: PathBuf,
+}
+
+impl CoreArguments {
+    pub fn count(&self) -> usize {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from).min(CORES_MAX.into());
+        self.cores.map_or_else(available, usize::from)
+    }
+}

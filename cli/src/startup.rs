@@ -1,0 +1,61 @@
+//! The start-up block of the log: one event that says what this process serves, and how.
+
+use std::fmt;
+
+use rmq_broker::config::FlushDiskType;
+
+use crate::plan::Plan;
+
+/// Named facts, one a line.
+#[derive(Debug, Default)]
+pub struct Block(Vec<(&'static str, String)>);
+
+impl Block {
+    /// What the settings say already; what the store says comes from the node.
+    pub fn of(plan: &Plan) -> Self {
+        let mut block = Self::default();
+        block.add("RingMQ", format!("{}, process {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+        if let Some(name_server) = &plan.name_server {
+            let address = std::net::SocketAddr::new(name_server.listen, name_server.config.listen_port);
+            block.add("name server", address.to_string());
+        }
+        if let Some(broker) = &plan.broker {
+            let config = &broker.config;
+            let address = std::net::SocketAddr::new(config.bind_address, config.listen_port);
+            block.add("broker", format!("{} of {}", config.broker_name, config.broker_cluster_name));
+            block.add("listening", format!("{address} and port {}", config.vip_port()));
+            block.add("told to clients", format!("{}:{}", config.broker_ip1, config.listen_port));
+            block.add(
+                "registers at",
+                match config.namesrv_addr.join(", ") {
+                    none if none.is_empty() => "no name server: clients cannot find this broker".into(),
+                    addresses => addresses,
+                },
+            );
+            block.add("store", config.store_path_root_dir.clone());
+            block.add(
+                "acknowledges",
+                match config.flush_disk_type {
+                    FlushDiskType::Async => "when the device has the write (ASYNC_FLUSH)".into(),
+                    FlushDiskType::Sync => "when the write is on stable media (SYNC_FLUSH)".into(),
+                },
+            );
+            block.add("cores", broker.core_count.to_string());
+        }
+        block
+    }
+
+    pub fn add(&mut self, name: &'static str, value: String) {
+        self.0.push((name, value));
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("starting")?;
+        for (name, value) in &self.0 {
+            write!(out, "\n  {name:<16} {value}")?;
+        }
+        Ok(())
+    }
+}

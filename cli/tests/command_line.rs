@@ -1,0 +1,117 @@
+//! The binary as a user and a script meet it: help, printed settings, refusals and exit codes.
+
+use std::process::{Command, Output};
+
+fn rmq(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rmq"))
+        .args(arguments)
+        .env_remove("NAMESRV_ADDR")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A property file that lives as long as the folder.
+fn file(folder: &tempfile::TempDir, content: &str) -> String {
+    let path = folder.path().join("broker.conf");
+    std::fs::write(&path, content).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn help_explains_commands_examples_and_exit_codes() {
+    for arguments in [&["--help"][..], &["-h"], &["help"]] {
+        let output = rmq(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        let help = text(&output.stdout);
+        for part in ["namesrv", "broker", "standalone", "check", "rmq broker -n 127.0.0.1:9876", "Exit codes:", "143"] {
+            assert!(help.contains(part), "{arguments:?} does not mention {part}:\n{help}");
+        }
+    }
+    let alone = rmq(&[]);
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(text(&alone.stderr).contains("Try it:"));
+}
+
+#[test]
+fn every_command_has_its_own_help() {
+    for (command, flags) in [
+        ("namesrv", &["-c", "-n", "-p", "-h"][..]),
+        ("broker", &["-c", "-n", "-p", "-m", "-h", "--cores"]),
+        ("standalone", &["--store", "--cores", "--listen", "--namesrv-port", "-c"]),
+        ("check", &["--store"]),
+    ] {
+        let output = rmq(&[command, "-h"]);
+        assert_eq!(output.status.code(), Some(0));
+        for flag in flags {
+            assert!(text(&output.stdout).contains(flag), "rmq {command} -h does not mention {flag}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    for arguments in [
+        &["bogus"][..],
+        &["broker", "--bogus"],
+        &["broker", "-n", "nowhere"],
+        &["standalone", "--cores", "0"],
+        &["standalone", "--listen", "10911"],
+        &["broker", "-c", "/nonexistent/broker.conf"],
+    ] {
+        let output = rmq(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn settings_are_printed_as_by_rocketmq() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "brokerName=broker-a\nlistenPort=20911\nfoo=1\n");
+    let all = text(&rmq(&["broker", "-c", &path, "-n", "a:1;b:2", "-p"]).stdout);
+    for line in ["brokerName=broker-a", "listenPort=20911", "namesrvAddr=a:1;b:2", "flushDiskType=ASYNC_FLUSH"] {
+        assert!(all.lines().any(|printed| printed == line), "{line} is missing in\n{all}");
+    }
+    assert!(400 < all.lines().count());
+
+    let important = text(&rmq(&["broker", "-c", &path, "-m"]).stdout);
+    assert!(important.lines().any(|line| line == "brokerName=broker-a"));
+    assert!(!important.contains("regionId"), "regionId is not important to RocketMQ");
+
+    let name_server = text(&rmq(&["namesrv", "-p"]).stdout);
+    for line in
+        ["listenPort=9876", "orderMessageEnable=false", "configBlackList=configBlackList;configStorePath;kvConfigPath"]
+    {
+        assert!(name_server.lines().any(|printed| printed == line), "{line} is missing in\n{name_server}");
+    }
+}
+
+#[test]
+fn wrong_settings_end_with_2_and_say_which_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "brokerName=a\nlistenPort=70000\ntraceOn=maybe\n");
+    let output = rmq(&["standalone", "-c", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = format!(
+        "rmq: listenPort=70000 ({path} line 2) is not allowed: 1 to 65535\n\
+         traceOn=maybe ({path} line 3) is not allowed: true or false\n"
+    );
+    assert_eq!(text(&output.stderr), expected);
+}
+
+#[test]
+fn check_shows_findings_and_ends_with_0_or_4() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rmq(&["check", "--store", &folder.path().to_string_lossy()]);
+    let findings = text(&output.stdout);
+    let has_failure = findings.lines().any(|line| line.starts_with("FAIL"));
+    assert_eq!(output.status.code(), Some(if has_failure { 4 } else { 0 }), "{findings}");
+    for subject in ["kernel", "io_uring", "open files", "filesystem", "free space", "clock", "cores"] {
+        assert!(findings.contains(subject), "{subject} is missing in\n{findings}");
+    }
+}
