@@ -1,5 +1,20 @@
-#![forbid(unsafe_code)]
-//! Turns requests into engine calls.
+//! The broker: turns requests into shard calls and their outcome into answers.
+//!
+//! [`start`] is a node's life; [`node`] is one core's app: sockets on one side, services on the other. [`broker`]
+//! is a core's broker state and the paths between cores. `request` holds one file per request or small family.
+//! [`state`] holds the tables of topics, groups, clients and locks. [`config`] knows every RocketMQ property.
 
+#![forbid(unsafe_code)]
+
+pub mod broker;
 pub mod config;
+mod gather;
+mod letter;
+pub mod node;
+mod poll;
+mod registrar;
+mod request;
+pub mod start;
 pub mod state;
+mod system;
+mod unique_key;

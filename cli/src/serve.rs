@@ -1,8 +1,10 @@
 //! Runs the servers of a plan until they are asked to stop.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+
+use rmq_broker::node::StopFlag;
+use rmq_broker::start::{self, BrokerOptions, NameServerOptions, NodeError, NodeOptions, RunError};
+use rmq_engine::store_dir::StoreError;
 
 use crate::check::{self, Level};
 use crate::exit::Exit;
@@ -18,14 +20,46 @@ pub fn serve(plan: Plan) -> Exit {
         tracing::info!("{remark}");
     }
     report_host(&plan);
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = StopFlag::default();
     let raise = stop.clone();
-    if let Err(error) = signals::watch(move || raise.store(true, Ordering::SeqCst)) {
+    if let Err(error) = signals::watch(move || raise.raise()) {
         tracing::error!("signals cannot be watched: {error}");
         return Exit::Runtime;
     }
-    tracing::info!("{}", Block::of(&plan));
-    run_node(plan, stop)
+    let mut block = Block::of(&plan);
+    let options = NodeOptions {
+        broker: plan.broker.map(|broker| BrokerOptions {
+            store: PathBuf::from(&broker.config.store_path_root_dir),
+            cores: broker.core_count,
+            config: broker.config,
+        }),
+        name_server: plan.name_server.map(|server| NameServerOptions { config: server.config, listen: server.listen }),
+        stop,
+    };
+    let outcome = start::run(options, move |report| {
+        block.add_report(report);
+        tracing::info!("{block}");
+    });
+    match outcome {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Exit::Success
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            exit_of(&error)
+        }
+    }
+}
+
+fn exit_of(error: &NodeError) -> Exit {
+    match error {
+        NodeError::Store(StoreError::Full { .. } | StoreError::NotWritable { .. }) | NodeError::Ring(_) => Exit::Host,
+        NodeError::Cores(RunError::Ring(_)) => Exit::Host,
+        NodeError::Store(_) | NodeError::Recovery(_) => Exit::Store,
+        NodeError::Address(_) => Exit::Usage,
+        NodeError::Bind(_) | NodeError::KeyValues(_) | NodeError::Cores(_) | NodeError::Io(_) => Exit::Runtime,
+    }
 }
 
 /// The brief form of `rmq check`. A failure is not yet the end: the step that needs it will say so.
@@ -39,10 +73,4 @@ fn report_host(plan: &Plan) {
             Level::Fail => tracing::error!("{}: {}; {}", finding.subject, finding.found, finding.remedy),
         }
     }
-}
-
-/// The one place where the servers themselves are started.
-fn run_node(_plan: Plan, _stop: Arc<AtomicBool>) -> Exit {
-    tracing::error!("this build has no servers yet: its settings and checks end here");
-    Exit::Runtime
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rmq_broker::config::FlushDiskType;
+use rmq_broker::start::StartReport;
 
 use crate::plan::Plan;
 
@@ -40,9 +41,28 @@ impl Block {
                     FlushDiskType::Sync => "when the write is on stable media (SYNC_FLUSH)".into(),
                 },
             );
-            block.add("cores", broker.core_count.to_string());
         }
         block
+    }
+
+    /// What the node found and opened.
+    pub fn add_report(&mut self, report: &StartReport) {
+        if let Some(store) = &report.store {
+            let path = if store.is_direct {
+                "O_DIRECT on io_uring"
+            } else {
+                "buffered and synced on io_uring: this file system refuses O_DIRECT, which costs speed; use ext4 or xfs"
+            };
+            self.add("writes", path.into());
+            let (messages, batches) = store
+                .recovered
+                .iter()
+                .fold((0, 0), |(messages, batches), found| (messages + found.messages, batches + found.batches));
+            self.add("shards", format!("{}, {messages} messages in {batches} batches found", store.shards));
+            const MIB: u64 = 1 << 20;
+            self.add("memory bound", format!("{} MiB on {} cores", report.memory_bytes_max / MIB, report.cores));
+        }
+        self.add("ready after", format!("{} ms", report.took.as_millis()));
     }
 
     pub fn add(&mut self, name: &'static str, value: String) {

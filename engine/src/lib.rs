@@ -10,19 +10,21 @@
 //!   recover: LogSource --> batches --> the same state
 //! ```
 
-#![deny(unsafe_code)] // Only `buffer` may: memory shared with the kernel.
+#![deny(unsafe_code)] // Only `buffer` and `driver` may: memory shared with the kernel.
 
 pub mod buffer;
 mod cache;
 pub mod commit_log;
 pub mod config;
 mod consume_queue;
+pub mod driver;
 pub mod memory;
 mod offsets;
 mod position;
 mod segments;
 mod shard;
 mod storage;
+pub mod store_dir;
 
 pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
 pub use commit_log::batch::BatchError;

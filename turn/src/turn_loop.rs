@@ -131,7 +131,7 @@ pub enum RunError {
 pub fn run<A, M>(core_count: usize, wakes: impl FnOnce(Vec<Wake>), make: M) -> Result<(), RunError>
 where
     A: App + 'static,
-    M: Fn(&mut Core<A::Letter>) -> A + Clone + Send + 'static,
+    M: Fn(&mut Core<A::Letter>) -> Result<A, RunError> + Clone + Send + 'static,
 {
     let posts = Mesh::connect::<A::Letter>(core_count).map_err(RunError::Mesh)?;
     wakes((0..core_count).map(|index| posts[0].wake_of(index)).collect());
@@ -157,12 +157,12 @@ where
 async fn run_core<A, M>(post: Post<A::Letter>, make: M) -> Result<(), RunError>
 where
     A: App,
-    M: Fn(&mut Core<A::Letter>) -> A,
+    M: Fn(&mut Core<A::Letter>) -> Result<A, RunError>,
 {
     let index = post.index();
     let ring = Ring::new()?;
     let mut core = Core { ring, post, clock: Clock::now(), background_count: Rc::default() };
-    let mut app = make(&mut core);
+    let mut app = make(&mut core)?;
     let mut wake = WakeWatch::default();
     let mut turns_since_yield = 0;
     let mut had_work = true;
@@ -186,6 +186,9 @@ where
         }
     }
     core.post.dispatch();
+    // The ring first: what the app owns may be named by operations still in it.
+    drop(core);
+    drop(app);
     Ok(())
 }
 
@@ -311,7 +314,7 @@ mod tests {
                 if core.index() == 0 {
                     core.post.send(1, 10_000);
                 }
-                PingPong { left: 0, finished: false, background_done }
+                Ok(PingPong { left: 0, finished: false, background_done })
             },
         )
         .unwrap();

@@ -1,0 +1,571 @@
+//! One core's broker: its shard, its copies of the settings, and the requests that wait.
+//!
+//! Every request is handled on the core that owns what it is about: a queue's core for sends, pulls and
+//! offsets, core 0 (the *system core*) for topics, groups, clients and locks. A request that arrives
+//! elsewhere is forwarded whole, one letter there and one back. No state is shared between cores.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rmq_engine::{LogPosition, Shard, Slice, Ticket, shard_of};
+use rmq_net::codes::{request, response};
+use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
+use rmq_net::frame::Frame;
+use rmq_net::message::properties;
+use rmq_net::reply::{ExtWriter, FrameWriter};
+use rustc_hash::FxHashMap;
+
+use crate::config::BrokerConfig;
+use crate::gather::Gathers;
+use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
+use crate::poll::LongPolls;
+use crate::request::send::SendDone;
+use crate::request::{self as requests, Job};
+use crate::state::checks;
+use crate::state::clients::GroupViews;
+use crate::state::groups::GroupTable;
+use crate::state::settings::CheckSettings;
+use crate::state::stats::Counters;
+use crate::state::topics::TopicTable;
+use crate::system::System;
+use crate::unique_key::UniqueKeys;
+
+/// The core that owns topics, groups, clients and locks.
+pub const SYSTEM_CORE: usize = 0;
+/// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
+/// connections wait.
+const FORWARDED_BYTES_MAX: usize = 32 << 20;
+/// How often a core hands its counts to the system core.
+const COUNT_PERIOD_MS: i64 = 1000;
+
+/// A refusal: RocketMQ's code and a remark that says what is wrong and which limit or setting decides it.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: i32,
+    pub remark: String,
+}
+
+impl Refusal {
+    #[cold]
+    pub fn new(code: i32, remark: impl Into<String>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+}
+
+impl From<checks::Refusal> for Refusal {
+    #[cold]
+    fn from(refusal: checks::Refusal) -> Self {
+        Self::new(refusal.code, refusal.remark)
+    }
+}
+
+impl From<rmq_net::header::HeaderError> for Refusal {
+    #[cold]
+    fn from(error: rmq_net::header::HeaderError) -> Self {
+        Self::new(response::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// Answered, or taken over by something that will answer.
+    Taken,
+    /// No room in the shard or on the way to another core: try the same request again later.
+    Full,
+}
+
+/// What a request's handler returns.
+pub type Outcome = Result<Handled, Refusal>;
+
+/// A body for a reply.
+pub enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    Slices(Vec<Slice>),
+}
+
+/// Something that waits for the log to be durable up to a position.
+pub enum After {
+    SendDone(SendDone),
+    Reply { to: ReplyAddress, code: i32 },
+    Do(Box<dyn FnOnce(&mut Broker)>),
+}
+
+/// Numbers of one core, summed up over the cores when asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PathCounters {
+    pub stalled_requests: u64,
+    pub forwarded_requests: u64,
+}
+
+/// What a broker is made of when its core starts.
+pub struct BrokerParts {
+    pub config: Arc<BrokerConfig>,
+    pub core_count: usize,
+    pub store_host: SocketAddr,
+    pub shard: Shard,
+    pub topics: TopicTable,
+    pub groups: GroupTable,
+    /// On the system core.
+    pub system: Option<System>,
+}
+
+fn check_settings(config: &BrokerConfig) -> CheckSettings {
+    CheckSettings {
+        broker_ip: config.broker_ip1.clone(),
+        broker_permission: config.broker_permission,
+        start_accept_send_ms: config.start_accept_send_request_time_stamp,
+        reject_transaction_message: config.reject_transaction_message,
+        lite_pull_message_enable: config.lite_pull_message_enable,
+        enable_property_filter: config.enable_property_filter,
+        reject_pull_consumer_enable: config.reject_pull_consumer_enable,
+    }
+}
+
+pub struct Broker {
+    pub core: usize,
+    pub core_count: usize,
+    pub config: Arc<BrokerConfig>,
+    pub now_ms: i64,
+    pub shard: Shard,
+    pub topics: TopicTable,
+    pub groups: GroupTable,
+    /// Subscriptions of the groups that are online, by group.
+    pub views: GroupViews,
+    /// Only on the system core.
+    pub system: Option<System>,
+    pub check_settings: CheckSettings,
+    /// `brokerIP1:listenPort`, stored with every message: clients find it by the message id.
+    pub store_host: SocketAddr,
+    /// Properties every single message gets, encoded once.
+    pub stamp: Box<[u8]>,
+    /// What this core counted since the system core last asked.
+    pub counters: Counters,
+    pub polls: LongPolls,
+    pub gathers: Gathers,
+    pub paths: PathCounters,
+    /// Reused for the properties of the message being stored.
+    pub(crate) scratch: Vec<u8>,
+    /// Reused for the message ids of the reply being written.
+    pub(crate) ids: String,
+    random: u64,
+    unique_keys: UniqueKeys,
+    next_count_ms: i64,
+    waiting_for_log: VecDeque<(LogPosition, After)>,
+    jobs: FxHashMap<u64, Job>,
+    next_job: u64,
+    backlog: VecDeque<(usize, RequestParcel, usize)>,
+    forward: Vec<RequestParcel>,
+    forwarded_bytes: Vec<usize>,
+    replies: Vec<ReplyParcel>,
+    letters: Vec<(usize, Letter)>,
+    /// Connections of this core to close at the end of the turn.
+    pub closes: Vec<ConnectionId>,
+}
+
+impl Broker {
+    pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
+        let BrokerParts { config, core_count, store_host, shard, topics, groups, system } = parts;
+        let mut stamp = Vec::new();
+        properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
+        properties::push(&mut stamp, "TRACE_ON", if config.trace_on { b"true" } else { b"false" });
+        properties::push(&mut stamp, "CLUSTER", config.broker_cluster_name.as_bytes());
+        Self {
+            core,
+            core_count,
+            now_ms,
+            shard,
+            topics,
+            groups,
+            views: GroupViews::default(),
+            system,
+            check_settings: check_settings(&config),
+            store_host,
+            stamp: stamp.into(),
+            counters: Counters::default(),
+            polls: LongPolls::default(),
+            gathers: Gathers::default(),
+            paths: PathCounters::default(),
+            scratch: Vec::new(),
+            ids: String::new(),
+            random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
+            unique_keys: UniqueKeys::new(store_host, core),
+            next_count_ms: now_ms + COUNT_PERIOD_MS,
+            waiting_for_log: VecDeque::new(),
+            jobs: FxHashMap::default(),
+            next_job: 0,
+            backlog: VecDeque::new(),
+            forward: (0..core_count).map(|_| RequestParcel::default()).collect(),
+            forwarded_bytes: vec![0; core_count],
+            replies: (0..core_count).map(|_| ReplyParcel::default()).collect(),
+            letters: Vec::new(),
+            closes: Vec::new(),
+            config,
+        }
+    }
+
+    pub fn new_unique_key(&mut self) -> String {
+        self.unique_keys.next(self.now_ms)
+    }
+
+    /// Hands what this core counted to the system core, once a second.
+    fn hand_over_counts(&mut self) {
+        if self.now_ms < self.next_count_ms {
+            return;
+        }
+        self.next_count_ms = self.now_ms + COUNT_PERIOD_MS;
+        let delta = self.counters.drain();
+        if delta.is_empty() {
+            return;
+        }
+        match &mut self.system {
+            Some(system) => system.stats.absorb(delta, self.now_ms),
+            None => self.letters.push((SYSTEM_CORE, Letter::Counted(delta))),
+        }
+    }
+
+    // ---- requests -------------------------------------------------------------------------------------
+
+    /// A frame from a connection of this core.
+    pub fn on_frame(&mut self, peer: &Peer, bytes: &[u8]) -> Verdict {
+        let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
+        if frame.is_response() {
+            // Nothing is asked of clients yet, so an answer can only be to somebody else's question.
+            return Verdict::Done;
+        }
+        let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
+        let origin = Origin { connection: peer.id, address: peer.address, role: peer.role, purpose: Purpose::Client, picked_queue: None };
+        match self.handle(&Request { origin, frame, bytes }) {
+            Handled::Taken => settled,
+            Handled::Full => {
+                self.paths.stalled_requests += 1;
+                Verdict::Stall
+            }
+        }
+    }
+
+    pub fn handle(&mut self, request: &Request<'_>) -> Handled {
+        let outcome = match request.frame.code {
+            code if request.origin.role == ListenerRole::BrokerFast && !is_served_on_fast_port(code) => {
+                Err(not_supported(code))
+            }
+            code => requests::dispatch(self, code, request),
+        };
+        outcome.unwrap_or_else(|refusal| {
+            self.refuse(request, &refusal);
+            Handled::Taken
+        })
+    }
+
+    /// The core that owns a queue.
+    pub fn owner(&self, topic: &str, queue_id: u32) -> usize {
+        shard_of(topic, queue_id, self.core_count as u16) as usize
+    }
+
+    pub fn is_system_core(&self) -> bool {
+        self.core == SYSTEM_CORE
+    }
+
+    /// Hands a request to another core.
+    pub fn forward(&mut self, core: usize, request: &Request<'_>, origin: Origin) -> Outcome {
+        assert!(core != self.core, "a request for this core is handled here");
+        if self.forwarded_bytes[core] > FORWARDED_BYTES_MAX {
+            return Ok(Handled::Full);
+        }
+        self.forwarded_bytes[core] += request.bytes.len();
+        self.paths.forwarded_requests += 1;
+        self.forward[core].push(origin, request.bytes);
+        Ok(Handled::Taken)
+    }
+
+    // ---- replies --------------------------------------------------------------------------------------
+
+    pub fn reply(&mut self, to: ReplyAddress, code: i32, body: Body<'_>, ext: impl FnOnce(&mut ExtWriter<'_>)) {
+        self.reply_with_remark(to, code, None, body, ext);
+    }
+
+    pub fn reply_with_remark(
+        &mut self,
+        to: ReplyAddress,
+        code: i32,
+        remark: Option<&str>,
+        body: Body<'_>,
+        ext: impl FnOnce(&mut ExtWriter<'_>),
+    ) {
+        if to.is_oneway {
+            return;
+        }
+        let parcel = &mut self.replies[to.connection.core as usize];
+        let start = parcel.bytes.len();
+        let body_bytes = match &body {
+            Body::None => 0,
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Slices(slices) => slices.iter().map(|slice| slice.as_ref().len()).sum(),
+        };
+        FrameWriter::response(&mut parcel.bytes, to.serialization, code, to.opaque, remark, body_bytes, ext);
+        let mut slices_count = 0;
+        match body {
+            Body::None => {}
+            Body::Bytes(bytes) => parcel.bytes.extend_from_slice(bytes),
+            Body::Slices(slices) => {
+                slices_count = slices.len() as u32;
+                parcel.slices.extend(slices);
+            }
+        }
+        let bytes_count = (parcel.bytes.len() - start) as u32;
+        parcel.items.push(ReplyItem { connection: to.connection, bytes_count, slices_count, answers: 1 });
+    }
+
+    /// A success without header fields or body.
+    pub fn reply_done(&mut self, to: ReplyAddress) {
+        self.reply(to, response::SUCCESS, Body::None, |_| ());
+    }
+
+    pub fn reply_json(&mut self, to: ReplyAddress, body: &[u8]) {
+        self.reply(to, response::SUCCESS, Body::Bytes(body), |_| ());
+    }
+
+    #[cold]
+    pub fn refuse(&mut self, request: &Request<'_>, refusal: &Refusal) {
+        let is_send = requests::send::is_send(request.frame.code);
+        let (region, trace_on) = (self.config.clone(), self.config.trace_on);
+        self.reply_with_remark(request.reply_address(), refusal.code, Some(&refusal.remark), Body::None, |ext| {
+            if is_send {
+                ext.text("MSG_REGION", &region.region_id);
+                ext.bool("TRACE_ON", trace_on);
+            }
+        });
+    }
+
+    #[cold]
+    pub fn refuse_later(&mut self, to: ReplyAddress, refusal: &Refusal) {
+        self.reply_with_remark(to, refusal.code, Some(&refusal.remark), Body::None, |_| ());
+    }
+
+    /// A request of the broker to a client, oneway, through the client's own connection.
+    pub fn push_to_client(&mut self, connection: ConnectionId, code: i32, ext: impl FnOnce(&mut ExtWriter<'_>)) {
+        let parcel = &mut self.replies[connection.core as usize];
+        let start = parcel.bytes.len();
+        let json = rmq_net::frame::Serialization::Json;
+        FrameWriter::request(&mut parcel.bytes, json, code, 0, true, 0, ext);
+        let bytes_count = (parcel.bytes.len() - start) as u32;
+        parcel.items.push(ReplyItem { connection, bytes_count, slices_count: 0, answers: 0 });
+    }
+
+    // ---- waiting --------------------------------------------------------------------------------------
+
+    /// Runs `after` once the log is durable up to `position`.
+    pub fn after(&mut self, position: LogPosition, after: After) {
+        self.waiting_for_log.push_back((position, after));
+    }
+
+    /// A ticket for a request that has to wait for storage, to be kept with [`keep_job`](Self::keep_job).
+    pub fn new_ticket(&mut self) -> Ticket {
+        self.next_job += 1;
+        Ticket(self.next_job)
+    }
+
+    pub fn keep_job(&mut self, ticket: Ticket, job: Job) {
+        self.jobs.insert(ticket.0, job);
+    }
+
+    // ---- letters --------------------------------------------------------------------------------------
+
+    pub fn send_letter(&mut self, core: usize, letter: Letter) {
+        self.letters.push((core, letter));
+    }
+
+    pub fn broadcast(&mut self, letter: impl Fn() -> Letter) {
+        for core in (0..self.core_count).filter(|core| *core != self.core) {
+            self.letters.push((core, letter()));
+        }
+    }
+
+    pub fn close_connection(&mut self, id: ConnectionId) {
+        let core = usize::from(id.core);
+        if core == self.core {
+            self.closes.push(id);
+        } else {
+            self.letters.push((core, Letter::CloseConnection(id)));
+        }
+    }
+
+    pub fn on_requests(&mut self, from: usize, parcel: RequestParcel) {
+        self.backlog.push_back((from, parcel, 0));
+        self.work_off_backlog();
+    }
+
+    pub fn on_taken(&mut self, from: usize, bytes: usize) {
+        self.forwarded_bytes[from] -= bytes;
+    }
+
+    fn work_off_backlog(&mut self) {
+        while let Some((from, parcel, done_items)) = self.backlog.pop_front() {
+            let mut start = 0;
+            for item in 0..parcel.items.len() {
+                let (origin, length) = parcel.items[item];
+                let end = start + length as usize;
+                if item >= done_items {
+                    let handled = self.handle_forwarded(origin, &parcel.bytes[start..end]);
+                    if handled == Handled::Full {
+                        self.backlog.push_front((from, parcel, item));
+                        return;
+                    }
+                }
+                start = end;
+            }
+            let bytes = parcel.bytes.len();
+            if from != self.core {
+                self.letters.push((from, Letter::Taken(bytes)));
+            }
+        }
+    }
+
+    /// A request that was decoded on another core before; its bytes are those of a whole frame.
+    pub fn handle_forwarded(&mut self, origin: Origin, bytes: &[u8]) -> Handled {
+        match Frame::decode(bytes) {
+            Ok(frame) => self.handle(&Request { origin, frame, bytes }),
+            Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
+        }
+    }
+
+    /// Handles a request of this core's again, now or when there is room.
+    pub fn again(&mut self, origin: Origin, bytes: &[u8]) {
+        if self.handle_forwarded(origin, bytes) == Handled::Full {
+            let mut parcel = RequestParcel::default();
+            parcel.push(origin, bytes);
+            self.backlog.push_back((self.core, parcel, 0));
+        }
+    }
+
+    // ---- end of turn ----------------------------------------------------------------------------------
+
+    /// Everything that follows from this turn's events. The caller then runs the shard's storage commands
+    /// and sends what [`drain_letters`](Self::drain_letters) and [`replies_for`](Self::replies_for) yield.
+    pub fn on_turn_end(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+        self.work_off_backlog();
+        self.settle_durable();
+        self.resume_jobs();
+        requests::pull::wake_polls(self);
+        self.hand_over_counts();
+        crate::system::tick(self);
+    }
+
+    fn settle_durable(&mut self) {
+        let durable = self.shard.durable();
+        while let Some((position, _)) = self.waiting_for_log.front() {
+            if *position > durable {
+                break;
+            }
+            if let Some((_, after)) = self.waiting_for_log.pop_front() {
+                self.run_after(after);
+            }
+        }
+        if self.shard.is_poisoned() && !self.waiting_for_log.is_empty() {
+            self.fail_waiting();
+        }
+    }
+
+    fn run_after(&mut self, after: After) {
+        match after {
+            After::SendDone(done) => requests::send::answer(self, &done, response::SUCCESS),
+            After::Reply { to, code } => self.reply(to, code, Body::None, |_| ()),
+            After::Do(work) => work(self),
+        }
+    }
+
+    /// The log takes no more writes: what waits for it will never become durable in this life. A send may or
+    /// may not be on the device, which is what FLUSH_DISK_TIMEOUT tells a producer.
+    #[cold]
+    fn fail_waiting(&mut self) {
+        for (_, after) in std::mem::take(&mut self.waiting_for_log) {
+            match after {
+                After::SendDone(done) => requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT),
+                After::Reply { to, .. } => self.refuse_later(to, &requests::log_failed(&self.shard)),
+                After::Do(_) => {}
+            }
+        }
+    }
+
+    fn resume_jobs(&mut self) {
+        while let Some(ticket) = self.shard.ready() {
+            if let Some(job) = self.jobs.remove(&ticket.0) {
+                requests::resume(self, job);
+            }
+        }
+    }
+
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// True while somebody still waits for the log or the disk.
+    pub fn is_busy(&self) -> bool {
+        !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog()
+    }
+
+    /// Letters of this turn, one parcel of requests per core at most.
+    pub fn drain_letters(&mut self, mut send: impl FnMut(usize, Letter)) {
+        for (core, letter) in self.letters.drain(..) {
+            send(core, letter);
+        }
+        for core in 0..self.core_count {
+            if !self.forward[core].items.is_empty() {
+                send(core, Letter::Requests(std::mem::take(&mut self.forward[core])));
+            }
+            if core != self.core && !self.replies[core].items.is_empty() {
+                send(core, Letter::Replies(std::mem::take(&mut self.replies[core])));
+            }
+        }
+    }
+
+    /// The replies for this core's own connections; give the parcel back with
+    /// [`reuse_replies`](Self::reuse_replies).
+    pub fn take_own_replies(&mut self) -> Option<ReplyParcel> {
+        let own = &mut self.replies[self.core];
+        (!own.items.is_empty()).then(|| std::mem::take(own))
+    }
+
+    pub fn reuse_replies(&mut self, mut parcel: ReplyParcel) {
+        parcel.bytes.clear();
+        parcel.slices.clear();
+        parcel.items.clear();
+        let own = &mut self.replies[self.core];
+        if own.items.is_empty() && parcel.bytes.capacity() <= 1 << 20 {
+            *own = parcel;
+        }
+    }
+
+    /// The next number of a xorshift sequence, for choices that only need to spread.
+    pub fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+/// Requests the second port (main port - 2) does not serve, as in RocketMQ: pulls and everything that polls.
+fn is_served_on_fast_port(code: i32) -> bool {
+    !matches!(
+        code,
+        request::PULL_MESSAGE
+            | request::LITE_PULL_MESSAGE
+            | request::POP_MESSAGE
+            | request::PEEK_MESSAGE
+            | request::NOTIFICATION
+            | request::POLLING_INFO
+    )
+}
+
+#[cold]
+pub fn not_supported(code: i32) -> Refusal {
+    let remark = match request::name(code) {
+        Some(name) => format!(" request type {code} ({name}) not supported"),
+        None => format!(" request type {code} not supported"),
+    };
+    Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark)
+}

@@ -1,0 +1,280 @@
+//! One core's app: sockets on one side, services on the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use rmq_engine::Slice;
+use rmq_engine::driver::RingDriver;
+use rmq_namesrv::{ConnKey, NameServer};
+use rmq_net::connection::{
+    Accepted, ConnectionId, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict,
+};
+use rmq_net::frame::Frame;
+use rmq_turn::{App, Completion, Core};
+
+use crate::broker::{Broker, SYSTEM_CORE};
+use crate::gather;
+use crate::letter::{Letter, ReplyParcel};
+
+/// How often deadlines measured in seconds are looked at.
+const TICK: Duration = Duration::from_millis(100);
+const IDLE_SCAN: Duration = Duration::from_secs(10);
+const NAME_SERVER_SCAN: Duration = Duration::from_secs(5);
+/// A stop waits this long for replies under way.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The process asking its cores to stop: 0 run, 1 drain and stop.
+#[derive(Clone, Default)]
+pub struct StopFlag(Arc<AtomicU8>);
+
+impl StopFlag {
+    pub fn raise(&self) {
+        self.0.store(1, Ordering::SeqCst);
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != 0
+    }
+}
+
+/// What answers requests on this core.
+pub struct Services {
+    pub broker: Option<Broker>,
+    pub name_server: Option<NameServer>,
+    now_ms: i64,
+}
+
+impl FrameHandler<Slice> for Services {
+    fn on_frame(&mut self, peer: &Peer, bytes: &[u8], outbox: &mut Outbox<Slice>) -> Verdict {
+        match (peer.role, &mut self.name_server, &mut self.broker) {
+            (ListenerRole::NameServer, Some(name_server), _) => {
+                let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
+                let key = ConnKey(peer.id.to_key());
+                name_server.handle(&frame, key, peer.address, self.now_ms, outbox.bytes());
+                Verdict::Done
+            }
+            (ListenerRole::Broker | ListenerRole::BrokerFast, _, Some(broker)) => broker.on_frame(peer, bytes),
+            _ => unreachable!("only roles this core serves are dealt to it"),
+        }
+    }
+
+    fn on_closed(&mut self, peer: &Peer) {
+        match (peer.role, &mut self.name_server, &mut self.broker) {
+            (ListenerRole::NameServer, Some(name_server), _) => {
+                name_server.on_closed(ConnKey(peer.id.to_key()), self.now_ms);
+            }
+            (_, _, Some(broker)) => crate::system::on_connection_closed(broker, peer.id),
+            _ => {}
+        }
+    }
+}
+
+pub struct Node {
+    connections: Connections<Slice>,
+    listeners: Vec<Listener>,
+    services: Services,
+    disk: Option<RingDriver>,
+    stop: StopFlag,
+    stopping_since: Option<Instant>,
+    next_core: usize,
+    next_tick: Instant,
+    next_idle_scan: Instant,
+    next_name_server_scan: Instant,
+}
+
+impl Node {
+    pub fn new(
+        connections: Connections<Slice>,
+        listeners: Vec<Listener>,
+        broker: Option<(Broker, RingDriver)>,
+        name_server: Option<NameServer>,
+        stop: StopFlag,
+        now: Instant,
+    ) -> Self {
+        let (broker, disk) = broker.unzip();
+        Self {
+            connections,
+            listeners,
+            services: Services { broker, name_server, now_ms: 0 },
+            disk,
+            stop,
+            stopping_since: None,
+            next_core: 0,
+            next_tick: now,
+            next_idle_scan: now + IDLE_SCAN,
+            next_name_server_scan: now + NAME_SERVER_SCAN,
+        }
+    }
+
+    /// Deals connections out to the cores in turn; the name server's stay on the system core.
+    fn place(&mut self, core: &mut Core<Letter>, accepted: Accepted) {
+        if accepted.role == ListenerRole::NameServer {
+            self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+            return;
+        }
+        let target = self.next_core;
+        self.next_core = (self.next_core + 1) % core.post.core_count();
+        if target == core.index() {
+            self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+        } else {
+            core.post.send(target, Letter::Connection(accepted));
+        }
+    }
+
+    /// Puts encoded frames into the outboxes of this core's connections.
+    fn deliver(&mut self, parcel: &mut ReplyParcel) {
+        let mut start = 0;
+        let mut slices = parcel.slices.drain(..);
+        for item in &parcel.items {
+            let bytes = &parcel.bytes[start..start + item.bytes_count as usize];
+            start += bytes.len();
+            let mut body = slices.by_ref().take(item.slices_count as usize);
+            match self.connections.answer(item.connection, item.answers) {
+                Some(outbox) => {
+                    outbox.bytes().extend_from_slice(bytes);
+                    body.for_each(|slice| outbox.share(slice));
+                }
+                // The client is gone; its slices are released here.
+                None => while body.next().is_some() {},
+            }
+        }
+    }
+
+    fn run_broker(&mut self, core: &mut Core<Letter>) {
+        let (Some(broker), Some(disk)) = (&mut self.services.broker, &mut self.disk) else { return };
+        broker.on_turn_end(core.clock.wall_ms);
+        disk.run(core, &mut broker.shard);
+        for id in std::mem::take(&mut broker.closes) {
+            self.connections.close(id, &mut self.services);
+        }
+        let Some(broker) = &mut self.services.broker else { return };
+        let post = &mut core.post;
+        broker.drain_letters(|to, letter| post.send(to, letter));
+        if let Some(mut own) = broker.take_own_replies() {
+            self.deliver(&mut own);
+            if let Some(broker) = &mut self.services.broker {
+                broker.reuse_replies(own);
+            }
+        }
+    }
+
+    fn run_name_server(&mut self, core: &mut Core<Letter>) {
+        let Some(name_server) = &mut self.services.name_server else { return };
+        if core.clock.monotonic >= self.next_name_server_scan {
+            self.next_name_server_scan = core.clock.monotonic + NAME_SERVER_SCAN;
+            name_server.tick(core.clock.wall_ms);
+        }
+        let pushes = name_server.take_pushes();
+        let closes = name_server.take_closes();
+        for push in pushes {
+            if let Some(outbox) = self.connections.answer(ConnectionId::from_key(push.peer.0), 0) {
+                outbox.bytes().extend_from_slice(&push.frame);
+            }
+        }
+        for key in closes {
+            self.connections.close(ConnectionId::from_key(key.0), &mut self.services);
+        }
+    }
+
+    fn run_timers(&mut self, core: &mut Core<Letter>) {
+        let now = core.clock.monotonic;
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+        }
+        if now >= self.next_idle_scan {
+            self.next_idle_scan = now + IDLE_SCAN;
+            self.connections.close_idle(core.clock.wall_ms, &mut self.services);
+        }
+        if self.stop.is_raised() && self.stopping_since.is_none() {
+            self.stopping_since = Some(now);
+            if let Some(broker) = &mut self.services.broker {
+                crate::system::begin_stop(broker);
+            }
+        }
+    }
+}
+
+impl App for Node {
+    type Letter = Letter;
+
+    fn on_completion(&mut self, core: &mut Core<Letter>, completion: Completion) {
+        self.services.set_now(core.clock.wall_ms);
+        match completion.token.kind {
+            Connections::<Slice>::RECEIVE_KIND | Connections::<Slice>::SEND_KIND => {
+                self.connections.on_completion(&mut core.ring, &completion, &mut self.services, core.clock.wall_ms);
+            }
+            Listener::KIND => {
+                let listener = &mut self.listeners[completion.token.index as usize];
+                let accepted = listener.on_completion(&completion);
+                if let Some(accepted) = accepted.filter(|_| self.stopping_since.is_none()) {
+                    self.place(core, accepted);
+                }
+            }
+            _ => {
+                if let (Some(disk), Some(broker)) = (&mut self.disk, &mut self.services.broker) {
+                    disk.on_completion(&completion, &mut broker.shard);
+                }
+            }
+        }
+    }
+
+    fn on_letter(&mut self, core: &mut Core<Letter>, from: usize, letter: Letter) {
+        self.services.set_now(core.clock.wall_ms);
+        match letter {
+            Letter::Connection(accepted) => {
+                self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+                return;
+            }
+            Letter::Replies(mut parcel) => return self.deliver(&mut parcel),
+            Letter::CloseConnection(id) => return self.connections.close(id, &mut self.services),
+            _ => {}
+        }
+        let Some(broker) = &mut self.services.broker else { return };
+        match letter {
+            Letter::Requests(parcel) => broker.on_requests(from, parcel),
+            Letter::Taken(bytes) => broker.on_taken(from, bytes),
+            Letter::TopicChanged(change) => broker.topics.apply(change),
+            Letter::GroupChanged(change) => broker.groups.apply(change),
+            Letter::ViewChanged(change) => broker.views.apply(change),
+            Letter::Counted(delta) => crate::system::on_counted(broker, delta),
+            Letter::ConnectionClosed(id) => crate::system::on_connection_closed(broker, id),
+            Letter::Question { number, question } => gather::on_question(broker, from, number, &question),
+            Letter::Answer { number, answer } => gather::on_answer(broker, from, number, answer),
+            Letter::Connection(_) | Letter::Replies(_) | Letter::CloseConnection(_) => {}
+        }
+    }
+
+    fn on_turn_end(&mut self, core: &mut Core<Letter>) {
+        self.services.set_now(core.clock.wall_ms);
+        if core.index() == SYSTEM_CORE && self.stopping_since.is_none() {
+            self.listeners.iter_mut().for_each(|listener| listener.arm(&mut core.ring));
+        }
+        self.run_timers(core);
+        if self.connections.has_stalled() {
+            self.connections.resume(&mut core.ring, &mut self.services);
+        }
+        self.run_broker(core);
+        self.run_name_server(core);
+        self.connections.submit(&mut core.ring, &mut self.services);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.next_tick)
+    }
+
+    fn is_finished(&self) -> bool {
+        let Some(since) = self.stopping_since else { return false };
+        let is_busy = self.connections.is_sending() || self.services.broker.as_ref().is_some_and(Broker::is_busy);
+        !is_busy && since.elapsed() > Duration::from_millis(200) || since.elapsed() > DRAIN
+    }
+}
+
+impl Services {
+    fn set_now(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+        if let Some(broker) = &mut self.broker {
+            broker.now_ms = now_ms;
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What tools ask about the running broker: GET_BROKER_RUNTIME_INFO (28), GET_BROKER_CONFIG (26).
+
+use rmq_net::body;
+use rmq_net::codes::response;
+
+use crate::broker::{Body, Broker, Handled, Outcome};
+use crate::gather;
+use crate::letter::Request;
+use crate::state::runtime_info::{RuntimeInput, runtime_info};
+
+/// What each core adds.
+struct Share {
+    undurable_bytes: u64,
+    end: i64,
+}
+
+pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let to = request.reply_address();
+    let ask = |broker: &mut Broker| Share {
+        undurable_bytes: broker.shard.appended().bytes() - broker.shard.durable().bytes(),
+        end: broker.shard.durable().bytes() as i64,
+    };
+    gather::gather(broker, ask, move |broker, shares: Vec<Share>| {
+        let Some(system) = &broker.system else { return };
+        let disk = disk_of(&broker.config.store_path_root_dir);
+        let input = RuntimeInput {
+            now_ms: broker.now_ms,
+            boot_ms: system.boot_ms,
+            version_name: "V5_5_0",
+            is_active: true,
+            start_accept_send_ms: broker.config.start_accept_send_request_time_stamp,
+            commit_log_path: broker.config.store_path_root_dir.clone(),
+            commit_log_disk_ratio: disk.used_ratio(),
+            consume_queue_disk_ratio: disk.used_ratio(),
+            disk_total_bytes: disk.total_bytes,
+            disk_free_bytes: disk.free_bytes,
+            commit_log_max_offset: shares.iter().map(|share| share.end).sum(),
+            flush_behind_bytes: shares.iter().map(|share| share.undurable_bytes).sum(),
+            ..RuntimeInput::default()
+        };
+        let json = body::encode(&runtime_info(&system.stats, &input));
+        broker.reply_json(to, &json);
+    });
+    Ok(Handled::Taken)
+}
+
+#[derive(Default)]
+struct Disk {
+    total_bytes: u64,
+    free_bytes: u64,
+}
+
+impl Disk {
+    fn used_ratio(&self) -> f64 {
+        if self.total_bytes == 0 { 0.0 } else { 1.0 - self.free_bytes as f64 / self.total_bytes as f64 }
+    }
+}
+
+fn disk_of(folder: &str) -> Disk {
+    // A path that cannot be looked at shows as an empty disk; the log itself complains where it matters.
+    rustix::fs::statvfs(folder).map_or_else(
+        |_| Disk::default(),
+        |found| Disk { total_bytes: found.f_blocks * found.f_frsize, free_bytes: found.f_bavail * found.f_frsize },
+    )
+}
+
+pub fn config(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let text = broker.config.settings.to_properties();
+    broker.reply(request.reply_address(), response::SUCCESS, Body::Bytes(text.as_bytes()), |_| ());
+    Ok(Handled::Taken)
+}

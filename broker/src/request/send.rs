@@ -1,0 +1,452 @@
+//! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): one message or one batch into a queue.
+//!
+//! A send is handled on the core that owns its queue. Cost on that core: one pass over the header, one copy
+//! of the body (frame to log), no system call.
+
+use std::net::SocketAddr;
+
+use rmq_engine::{AppendError, BatchItem, MessageDraft, PhysicalOffset, Placed};
+use rmq_net::codes::{request, response};
+use rmq_net::frame::Frame;
+use rmq_net::header::send::SendHeader;
+use rmq_net::message::id::OffsetMessageId;
+use rmq_net::message::names::{AUTO_CREATE_TOPIC, group_of_retry_topic};
+use rmq_net::message::tags::tags_code;
+use rmq_net::message::{batch, properties};
+
+use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
+use crate::letter::{Origin, Purpose, ReplyAddress, Request};
+use crate::request::{dead_letter, topic_change};
+use crate::state::checks::{self, SendCheck, SendRequest, check_send};
+
+/// A stored send whose reply waits for the log.
+pub struct SendDone {
+    to: ReplyAddress,
+    purpose: Purpose,
+    queue_id: u32,
+    queue_offset: i64,
+    placed: Positions,
+    transaction_id: ShortText,
+}
+
+enum Positions {
+    One(PhysicalOffset),
+    Batch(Box<[PhysicalOffset]>),
+}
+
+/// A unique key as stock clients make them fits inline, so that parking a reply allocates nothing.
+#[derive(Clone)]
+pub(super) enum ShortText {
+    Inline { length: u8, bytes: [u8; Self::INLINE_BYTES] },
+    Long(Box<str>),
+}
+
+impl ShortText {
+    const INLINE_BYTES: usize = 56;
+
+    fn new(text: &str) -> Self {
+        if text.len() > Self::INLINE_BYTES {
+            return Self::Long(text.into());
+        }
+        let mut bytes = [0; Self::INLINE_BYTES];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Self::Inline { length: text.len() as u8, bytes }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            // The bytes were a `str` of that length; the empty string can only stand for a broken promise.
+            Self::Inline { length, bytes } => std::str::from_utf8(&bytes[..*length as usize]).unwrap_or_default(),
+            Self::Long(text) => text,
+        }
+    }
+}
+
+pub fn is_send(code: i32) -> bool {
+    matches!(code, request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE)
+}
+
+pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = SendHeader::decode(&request.frame)?;
+    let topic = header.topic.to_cow();
+    let config = broker.topics.get(&topic).cloned();
+    if config.is_none() && !broker.is_system_core() {
+        // Only the system core can say whether the topic may be made; it sends the request on.
+        return broker.forward(SYSTEM_CORE, request, request.origin);
+    }
+    let mut origin = request.origin;
+    let mut queue_id = header.queue_id;
+    if let Some(config) = &config {
+        if queue_id < 0 {
+            let picked = origin.picked_queue.or_else(|| {
+                let random = broker.next_random() as u32;
+                checks::queue_of_send(config, queue_id, random)
+            });
+            origin.picked_queue = picked;
+            // A topic without write queues has nothing to pick from; the check below refuses its queue 0.
+            queue_id = picked.map_or(0, |picked| picked as i32);
+        }
+        let owner = broker.owner(&topic, queue_id as u32);
+        if owner != broker.core {
+            return broker.forward(owner, request, origin);
+        }
+    }
+    // The one buffer per core for unescaped properties; taken out because the broker is borrowed meanwhile.
+    let mut text = std::mem::take(&mut broker.scratch);
+    text.clear();
+    if let Some(given) = &header.properties {
+        given.write_to(&mut text);
+    }
+    let outcome = check_and_store(broker, request, &header, &topic, queue_id, &mut text);
+    broker.scratch = text;
+    outcome
+}
+
+fn check_and_store(
+    broker: &mut Broker,
+    request: &Request<'_>,
+    header: &SendHeader<'_>,
+    topic: &str,
+    queue_id: i32,
+    text: &mut Vec<u8>,
+) -> Outcome {
+    if request.frame.body.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the message has no body"));
+    }
+    let default_topic = header.default_topic.to_cow();
+    let wanted = SendRequest {
+        topic,
+        queue_id,
+        default_topic: &default_topic,
+        default_topic_queue_nums: header.default_topic_queue_nums,
+        unit_mode: header.unit_mode,
+        is_batch: header.batch,
+        properties: text,
+    };
+    let checked = check_send(&broker.check_settings, &broker.topics, &broker.groups, &wanted, broker.now_ms);
+    match checked {
+        Ok(SendCheck::Ready(_)) => {}
+        Ok(SendCheck::CreateTopic(config)) => return topic_change::create_topic_for(broker, request, config),
+        Ok(SendCheck::CreateGroup(config)) => return topic_change::create_group_for(broker, request, config),
+        Err(refusal) if request.origin.purpose != Purpose::Client && refusal.code == response::TOPIC_NOT_EXIST => {
+            // The broker's own dead-letter topics need no template to inherit from.
+            let config = broker.topics.decide_group_topic(topic, 1, None, false);
+            return match config {
+                Some(config) => topic_change::create_topic_for(broker, request, config),
+                None => Err(refusal.into()),
+            };
+        }
+        Err(refusal) => return Err(refusal.into()),
+    }
+    if let Some(group) = group_of_retry_topic(topic)
+        && request.origin.purpose == Purpose::Client
+        && dead_letter::is_exhausted(broker, group, header, &request.frame)
+    {
+        return dead_letter::redirect(broker, request, header, group);
+    }
+    // The checks refuse what is below zero only through the topic's queue count; nothing negative gets here.
+    let queue_id = queue_id.max(0) as u32;
+    if header.batch {
+        store_batch(broker, request, header, topic, queue_id, text)
+    } else {
+        store_one(broker, request, header, topic, queue_id, text)
+    }
+}
+
+/// What the broker has to know of a message's properties.
+#[derive(Default)]
+struct Found<'a> {
+    tags: Option<&'a str>,
+    unique_key: Option<&'a str>,
+    /// A feature asked for that is not built yet, by its property.
+    unsupported: Option<&'static str>,
+    /// A key the broker sets or removes itself is among them.
+    has_broker_keys: bool,
+}
+
+fn look_at(text: &[u8], is_retry: bool) -> Found<'_> {
+    let mut found = Found::default();
+    for (key, value) in properties::iter(text) {
+        match key {
+            b"TAGS" => found.tags = str::from_utf8(value).ok(),
+            b"UNIQ_KEY" => found.unique_key = str::from_utf8(value).ok(),
+            b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" => found.has_broker_keys = true,
+            b"TRAN_MSG" if value.eq_ignore_ascii_case(b"true") => found.unsupported = Some("TRAN_MSG"),
+            b"DELAY" if !is_retry && is_positive(value) => found.unsupported = Some("DELAY"),
+            b"TIMER_DELAY_SEC" if !is_retry => found.unsupported = Some("TIMER_DELAY_SEC"),
+            b"TIMER_DELAY_MS" if !is_retry => found.unsupported = Some("TIMER_DELAY_MS"),
+            b"TIMER_DELIVER_MS" if !is_retry => found.unsupported = Some("TIMER_DELIVER_MS"),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn is_positive(number: &[u8]) -> bool {
+    str::from_utf8(number).ok().and_then(|text| text.parse::<i64>().ok()).is_some_and(|level| level > 0)
+}
+
+fn refuse_unsupported(found: &Found<'_>) -> Result<(), Refusal> {
+    match found.unsupported {
+        None => Ok(()),
+        Some(property) => Err(Refusal::new(
+            response::REQUEST_CODE_NOT_SUPPORTED,
+            format!("messages with the property {property} are not supported yet by this broker; nothing was stored"),
+        )),
+    }
+}
+
+fn store_one(
+    broker: &mut Broker,
+    request: &Request<'_>,
+    header: &SendHeader<'_>,
+    topic: &str,
+    queue_id: u32,
+    text: &mut Vec<u8>,
+) -> Outcome {
+    let is_retry = topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%");
+    let found = look_at(text, is_retry);
+    refuse_unsupported(&found)?;
+    let code = found.tags.map_or(0, tags_code);
+    let transaction_id = match found.unique_key {
+        Some(key) => ShortText::new(key),
+        None => ShortText::Inline { length: 0, bytes: [0; ShortText::INLINE_BYTES] },
+    };
+    if found.has_broker_keys {
+        drop_broker_keys(text);
+    }
+    properties::terminate(text);
+    let transaction_id = match transaction_id {
+        ShortText::Inline { length: 0, .. } => {
+            let key = broker.new_unique_key();
+            properties::push(text, "UNIQ_KEY", key.as_bytes());
+            ShortText::new(&key)
+        }
+        given => given,
+    };
+    text.extend_from_slice(&broker.stamp);
+    check_sizes(broker, request.frame.body.len(), text.len())?;
+    let draft = draft(broker, request, header, topic, queue_id, text, code);
+    match broker.shard.append(&draft, broker.now_ms) {
+        Ok(placed) => {
+            broker.counters.put(topic, 1, request.frame.body.len() as u64);
+            let done = SendDone {
+                to: request.reply_address(),
+                purpose: request.origin.purpose,
+                queue_id,
+                queue_offset: placed.queue_offset,
+                placed: Positions::One(placed.physical_offset),
+                transaction_id,
+            };
+            broker.after(placed.end, After::SendDone(done));
+            Ok(Handled::Taken)
+        }
+        Err(error) => append_failed(broker, &error),
+    }
+}
+
+/// Each item becomes a message of its own; its properties are stored byte for byte.
+fn store_batch(
+    broker: &mut Broker,
+    request: &Request<'_>,
+    header: &SendHeader<'_>,
+    topic: &str,
+    queue_id: u32,
+    text: &[u8],
+) -> Outcome {
+    let body = request.frame.body;
+    let limit = broker.config.max_message_size;
+    if body.len() > limit as usize {
+        return Err(Refusal::new(
+            response::SYSTEM_ERROR,
+            format!("the batch of {} bytes is larger than maxMessageSize ({limit})", body.len()),
+        ));
+    }
+    let header_found = look_at(text, false);
+    if header_found.unsupported.is_some_and(|property| property == "DELAY") || header.sys_flag & 0xc != 0 {
+        let remark = "a batch can hold neither delayed nor transactional messages";
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
+    }
+    let mut items = Vec::new();
+    for item in batch::items(body) {
+        let item = item.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
+        let found = look_at(item.properties, false);
+        refuse_unsupported(&found)?;
+        check_sizes(broker, item.body.len(), item.properties.len())?;
+        items.push(BatchItem {
+            flag: item.flag,
+            body: item.body,
+            properties: item.properties,
+            tags_code: found.tags.map_or(0, tags_code),
+        });
+    }
+    if items.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the batch holds no message"));
+    }
+    let transaction_id = ShortText::new(header_found.unique_key.unwrap_or_default());
+    let draft = draft(broker, request, header, topic, queue_id, &[], 0);
+    let mut placed: Vec<Placed> = Vec::with_capacity(items.len());
+    match broker.shard.append_many(&draft, &items, broker.now_ms, &mut placed) {
+        Ok(()) => {
+            let (Some(first), Some(last)) = (placed.first(), placed.last()) else {
+                return Err(Refusal::new(response::SYSTEM_ERROR, "the batch holds no message"));
+            };
+            broker.counters.put(topic, items.len() as u64, body.len() as u64);
+            let done = SendDone {
+                to: request.reply_address(),
+                purpose: request.origin.purpose,
+                queue_id,
+                queue_offset: first.queue_offset,
+                placed: Positions::Batch(placed.iter().map(|one| one.physical_offset).collect()),
+                transaction_id,
+            };
+            let end = last.end;
+            broker.after(end, After::SendDone(done));
+            Ok(Handled::Taken)
+        }
+        Err(error) => append_failed(broker, &error),
+    }
+}
+
+fn draft<'a>(
+    broker: &Broker,
+    request: &Request<'a>,
+    header: &SendHeader<'_>,
+    topic: &'a str,
+    queue_id: u32,
+    properties: &'a [u8],
+    tags_code: i64,
+) -> MessageDraft<'a> {
+    MessageDraft {
+        topic,
+        queue_id,
+        flag: header.flag,
+        sys_flag: header.sys_flag,
+        born_timestamp_ms: header.born_timestamp,
+        born_host: request.origin.address,
+        store_host: broker.store_host,
+        reconsume_times: header.reconsume_times,
+        prepared_transaction_offset: 0,
+        body: request.frame.body,
+        properties,
+        tags_code,
+    }
+}
+
+fn check_sizes(broker: &Broker, body_bytes: usize, properties_bytes: usize) -> Result<(), Refusal> {
+    let limit = broker.config.max_message_size as usize;
+    if body_bytes > limit {
+        let remark = format!("the message body of {body_bytes} bytes is larger than maxMessageSize ({limit})");
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
+    }
+    if properties_bytes > properties::PROPERTIES_BYTES_MAX {
+        let remark = format!(
+            "the message's properties take {properties_bytes} bytes with those the broker adds; the limit of the \
+             record format is {}",
+            properties::PROPERTIES_BYTES_MAX
+        );
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
+    }
+    Ok(())
+}
+
+/// Keys the broker sets itself, or never stores. Rare: a client forwards a message it has consumed.
+#[cold]
+fn drop_broker_keys(text: &mut Vec<u8>) {
+    let mut kept = Vec::with_capacity(text.len());
+    properties::copy_without(text, &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER"], &mut kept);
+    *text = kept;
+}
+
+#[cold]
+fn append_failed(broker: &Broker, error: &AppendError) -> Outcome {
+    match error {
+        AppendError::BatchFull { .. } => Ok(Handled::Full),
+        AppendError::Poisoned => Err(super::log_failed(&broker.shard)),
+        error => Err(Refusal::new(response::MESSAGE_ILLEGAL, error.to_string())),
+    }
+}
+
+/// Answers a send whose message the log holds as durably as the flush mode asks (or, with
+/// FLUSH_DISK_TIMEOUT, may hold).
+pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
+    if done.purpose == Purpose::SentBack {
+        return broker.reply(done.to, code, Body::None, |_| ());
+    }
+    let config = broker.config.clone();
+    let mut ids = std::mem::take(&mut broker.ids);
+    ids.clear();
+    write_ids(&mut ids, broker.store_host, &done.placed);
+    let transaction_id = done.transaction_id.as_str();
+    broker.reply(done.to, code, Body::None, |ext| {
+        ext.text("MSG_REGION", &config.region_id);
+        ext.bool("TRACE_ON", config.trace_on);
+        ext.text("msgId", &ids);
+        ext.int("queueId", i64::from(done.queue_id));
+        ext.int("queueOffset", done.queue_offset);
+        if !transaction_id.is_empty() {
+            ext.text("transactionId", transaction_id);
+        }
+    });
+    broker.ids = ids;
+}
+
+/// Offset message ids, joined by commas.
+fn write_ids(ids: &mut String, store_host: SocketAddr, placed: &Positions) {
+    let positions = match placed {
+        Positions::One(position) => std::slice::from_ref(position),
+        Positions::Batch(positions) => positions,
+    };
+    let mut bytes = std::mem::take(ids).into_bytes();
+    for position in positions {
+        if !bytes.is_empty() {
+            bytes.push(b',');
+        }
+        OffsetMessageId { store_host, physical_offset: position.to_wire() }.write_to(&mut bytes);
+    }
+    // Hex digits and commas are always text.
+    *ids = String::from_utf8(bytes).unwrap_or_default();
+}
+
+/// A message the broker sends to itself or to another of its cores as if a client had: a request frame with
+/// the V2 header. The caller gives the origin whose reply it settles.
+pub struct Resend<'a> {
+    pub topic: &'a str,
+    pub queue_id: u32,
+    pub sys_flag: i32,
+    pub flag: i32,
+    pub born_timestamp_ms: i64,
+    pub reconsume_times: i32,
+    pub properties: &'a str,
+    pub body: &'a [u8],
+}
+
+pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &Resend<'_>) -> Handled {
+    let mut bytes = Vec::with_capacity(message.body.len() + message.properties.len() + 512);
+    let code = request::SEND_MESSAGE_V2;
+    rmq_net::reply::FrameWriter::request(
+        &mut bytes,
+        to.serialization,
+        code,
+        to.opaque,
+        to.is_oneway,
+        message.body.len(),
+        |ext| {
+            ext.text("a", "CLIENT_INNER_PRODUCER");
+            ext.text("b", message.topic);
+            ext.text("c", AUTO_CREATE_TOPIC);
+            ext.int("d", 1);
+            ext.int("e", i64::from(message.queue_id));
+            ext.int("f", i64::from(message.sys_flag));
+            ext.int("g", message.born_timestamp_ms);
+            ext.int("h", i64::from(message.flag));
+            ext.text("i", message.properties);
+            ext.int("j", i64::from(message.reconsume_times));
+        },
+    );
+    bytes.extend_from_slice(message.body);
+    match Frame::decode(&bytes) {
+        Ok(frame) => broker.handle(&Request { origin, frame, bytes: &bytes }),
+        Err(error) => unreachable!("a frame we wrote can be read: {error}"),
+    }
+}

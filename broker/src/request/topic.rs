@@ -1,0 +1,109 @@
+//! Topic settings: 17, 18 (update), 215 (delete), 351, 21 (read), 305 (system topics).
+
+use rmq_net::body::{self, TopicConfig, TopicFilterType};
+use rmq_net::codes::response;
+use rmq_net::header::topic as header;
+use rmq_net::text::Text;
+
+use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
+use crate::gather;
+use crate::letter::Request;
+use crate::request::topic_change::{self, done_after};
+use crate::state::attributes;
+use crate::state::paging::PageRequest;
+use crate::state::topics::TopicRefused;
+
+fn refused(error: &TopicRefused) -> Refusal {
+    Refusal::new(error.code(), error.to_string())
+}
+
+/// Anything but MULTI_TAG is the default, as in the reference.
+fn filter_type(name: Option<&Text<'_>>) -> TopicFilterType {
+    if name.is_some_and(|name| name.eq_str("MULTI_TAG")) { TopicFilterType::MultiTag } else { TopicFilterType::SingleTag }
+}
+
+pub fn update(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = header::CreateTopicHeader::decode(&request.frame)?;
+    let given = header.attributes.as_ref().map(|text| text.to_cow()).unwrap_or_default();
+    let requested = TopicConfig {
+        topic_name: header.topic.to_cow().into_owned(),
+        read_queue_nums: header.read_queue_nums,
+        write_queue_nums: header.write_queue_nums,
+        perm: header.perm,
+        topic_filter_type: filter_type(header.topic_filter_type.as_ref()),
+        topic_sys_flag: header.topic_sys_flag,
+        order: header.order,
+        attributes: attributes::parse(&given)
+            .map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?,
+    };
+    let config = broker.topics.decide_update(&requested).map_err(|error| refused(&error))?;
+    let stored = topic_change::store_topic(broker, config);
+    done_after(broker, stored, request)
+}
+
+pub fn update_list(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let list: body::TopicConfigList = super::client::parse(request.frame.body)?;
+    let decided: Result<Vec<_>, _> =
+        list.topic_config_list.iter().map(|requested| broker.topics.decide_update(requested)).collect();
+    let mut stored = Ok(broker.shard.durable());
+    for config in decided.map_err(|error| refused(&error))? {
+        stored = topic_change::store_topic(broker, config);
+        if stored.is_err() {
+            break;
+        }
+    }
+    done_after(broker, stored, request)
+}
+
+/// Removes the topic's settings, then its queues and offsets on every core.
+pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = header::TopicHeader::decode(&request.frame)?;
+    let topic = header.topic.to_cow().into_owned();
+    broker.topics.check_delete(&topic).map_err(|error| refused(&error))?;
+    if let Err(error) = topic_change::remove_topic(broker, &topic) {
+        return topic_change::append_refused(broker, &error);
+    }
+    let to = request.reply_address();
+    let remove = move |broker: &mut Broker| broker.shard.remove_topic(&topic).map(|_| ()).is_ok();
+    gather::gather(broker, remove, move |broker, removed: Vec<bool>| {
+        if removed.into_iter().all(|is_removed| is_removed) {
+            broker.reply_done(to);
+        } else {
+            let remark = "a core could not record the removal of the topic's queues; delete it again";
+            broker.refuse_later(to, &Refusal::new(response::SYSTEM_ERROR, remark));
+        }
+    });
+    Ok(Handled::Taken)
+}
+
+pub fn get(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = header::TopicHeader::decode(&request.frame)?;
+    let topic = header.topic.to_cow();
+    let Some(config) = broker.topics.get(&topic).cloned() else {
+        return Err(Refusal::new(response::TOPIC_NOT_EXIST, format!("No topic in this broker. topic: {topic}")));
+    };
+    broker.reply_json(request.reply_address(), &body::encode(&*config));
+    Ok(Handled::Taken)
+}
+
+pub fn get_all(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = header::TopicPageHeader::decode(&request.frame)?;
+    let version = header.data_version.as_ref().map(|text| text.to_cow().into_owned());
+    let page = broker.topics.page(&PageRequest {
+        first_index: header.topic_seq,
+        count_max: header.max_topic_num,
+        data_version: version.as_deref(),
+    });
+    let json = body::encode(&page.body);
+    let total = page.total as i64;
+    broker.reply(request.reply_address(), response::SUCCESS, Body::Bytes(&json), |ext| {
+        ext.int("totalTopicNum", total);
+    });
+    Ok(Handled::Taken)
+}
+
+pub fn system_topics(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let json = body::encode(&body::TopicList { topic_list: broker.topics.system_topics(), broker_addr: None });
+    broker.reply_json(request.reply_address(), &json);
+    Ok(Handled::Taken)
+}

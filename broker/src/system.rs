@@ -1,0 +1,83 @@
+//! What only the system core keeps: connected clients, queue locks, and the tie to the name servers.
+
+use rmq_net::body::RegisterBrokerBody;
+use rmq_net::connection::ConnectionId;
+
+use crate::broker::{Broker, SYSTEM_CORE};
+use crate::letter::Letter;
+use crate::registrar::Registrar;
+use crate::request::{client, pull};
+use crate::state::clients::{ClientRegistry, ConnKey};
+use crate::state::locks::QueueLocks;
+use crate::state::stats::{BrokerStats, CountersDelta};
+
+/// How often clients without a heartbeat and expired locks are looked for, as in RocketMQ.
+const SCAN_MS: i64 = 10_000;
+
+pub struct System {
+    pub clients: ClientRegistry,
+    pub locks: QueueLocks,
+    pub registrar: Option<Registrar>,
+    pub stats: BrokerStats,
+    /// When the broker started, ms since the epoch.
+    pub boot_ms: i64,
+    next_scan_ms: i64,
+}
+
+impl System {
+    pub fn new(clients: ClientRegistry, registrar: Option<Registrar>, stats: BrokerStats, now_ms: i64) -> Self {
+        let locks = QueueLocks::default();
+        Self { clients, locks, registrar, stats, boot_ms: now_ms, next_scan_ms: now_ms + SCAN_MS }
+    }
+}
+
+pub fn on_counted(broker: &mut Broker, delta: CountersDelta) {
+    let now_ms = broker.now_ms;
+    if let Some(system) = &mut broker.system {
+        system.stats.absorb(delta, now_ms);
+    }
+}
+
+/// The system core's share of a turn's end.
+pub fn tick(broker: &mut Broker) {
+    let now_ms = broker.now_ms;
+    let Some(system) = &mut broker.system else { return };
+    system.stats.tick(now_ms);
+    if now_ms < system.next_scan_ms {
+        return;
+    }
+    system.next_scan_ms = now_ms + SCAN_MS;
+    system.locks.tick(now_ms);
+    let (changes, expired) = system.clients.expire(now_ms, &broker.groups);
+    client::pass_on(broker, changes);
+    for key in expired {
+        let id = ConnectionId::from_key(key.0);
+        tracing::info!(core = id.core, "closing a connection whose client sends no heartbeats");
+        broker.close_connection(id);
+    }
+}
+
+/// A connection of any core is gone: its client leaves its groups.
+pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
+    let Some(system) = &mut broker.system else {
+        return broker.send_letter(SYSTEM_CORE, Letter::ConnectionClosed(id));
+    };
+    let changes = system.clients.on_closed(ConnKey(id.to_key()), &broker.groups);
+    client::pass_on(broker, changes);
+}
+
+/// Registers the topics as they are now at every name server.
+pub fn register(broker: &mut Broker) {
+    let Some(registrar) = broker.system.as_ref().and_then(|system| system.registrar.as_ref()) else { return };
+    let topics = broker.topics.registration(broker.config.broker_permission);
+    let body = RegisterBrokerBody { filter_server_list: Vec::new(), topic_config_serialize_wrapper: topics };
+    registrar.topics_changed(body.encode());
+}
+
+/// Answers what is held, and unregisters.
+pub fn begin_stop(broker: &mut Broker) {
+    pull::release_polls(broker);
+    if let Some(registrar) = broker.system.as_mut().and_then(|system| system.registrar.take()) {
+        registrar.stop_soon();
+    }
+}

@@ -1,0 +1,234 @@
+//! Runs a shard's storage commands on the core's ring.
+//!
+//! Log writes and reads use O_DIRECT where the file system allows it; index pages go through the page cache,
+//! because they are derived data and small. Creating and allocating a segment blocks, so it runs as a
+//! background task of the core.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rmq_turn::{Completion, Core, Ring, Token, opcode, types};
+
+use super::segments::{Segments, ZERO_BYTES};
+use crate::buffer::{SharedBuffer, UniqueBuffer, WriteBytes};
+use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
+use crate::store_dir::{DirectIo, ShardFiles};
+use crate::{LogSource, Shard};
+
+/// What the driver of one shard needs.
+pub struct DriverOptions {
+    pub files: ShardFiles,
+    pub direct_io: DirectIo,
+}
+
+/// Segments created in the background, with the command that asked for them.
+type Prepared = Rc<RefCell<VecDeque<(CommandId, u64, u64, io::Result<File>)>>>;
+
+pub struct RingDriver {
+    files: Arc<ShardFiles>,
+    direct_io: DirectIo,
+    segments: Segments,
+    index: File,
+    operations: Vec<Option<Operation>>,
+    free: Vec<u32>,
+    prepared: Prepared,
+    /// Log writes that wait until zeroes for the same blocks have arrived.
+    held: VecDeque<StorageCommand>,
+    log_writes: usize,
+    zeroes: UniqueBuffer,
+}
+
+/// What the kernel works on; keeps every buffer it may touch.
+enum Operation {
+    Write { id: CommandId, data: WriteBytes },
+    Read { id: CommandId, into: UniqueBuffer },
+    WriteIndex { id: CommandId, vectors: Box<[libc::iovec]>, len: usize, _pages: Vec<SharedBuffer> },
+    ReadIndex { id: CommandId, into: UniqueBuffer },
+    Zero { segment_start: u64 },
+}
+
+impl RingDriver {
+    pub const KIND: u8 = 32;
+
+    /// Opens the shard's files, after recovery has let go of them. Blocking.
+    pub fn new(mut options: DriverOptions) -> io::Result<Self> {
+        let index = options.files.open_index(options.direct_io)?;
+        let mut segments = Segments::default();
+        for start in options.files.segments()? {
+            let file = options.files.open_segment(start, options.direct_io)?;
+            let len_bytes = file.metadata()?.len();
+            segments.insert_existing(start, file.into(), len_bytes);
+        }
+        Ok(Self {
+            files: Arc::new(options.files),
+            direct_io: options.direct_io,
+            segments,
+            index,
+            operations: Vec::new(),
+            free: Vec::new(),
+            prepared: Prepared::default(),
+            held: VecDeque::new(),
+            log_writes: 0,
+            zeroes: UniqueBuffer::new(ZERO_BYTES as usize),
+        })
+    }
+
+    /// Ends a turn: lets the shard decide what to write and read, and submits it.
+    pub fn run<L>(&mut self, core: &mut Core<L>, shard: &mut Shard) {
+        self.take_prepared(shard);
+        shard.pump(core.clock.wall_ms);
+        for _ in 0..self.held.len() {
+            if let Some(command) = self.held.pop_front() {
+                self.submit(core, command, shard);
+            }
+        }
+        while let Some(command) = shard.next_command() {
+            self.submit(core, command, shard);
+        }
+        if let Some((segment_start, descriptor, at, len)) = self.segments.next_zeroes(self.log_writes == 0) {
+            let entry = opcode::Write::new(types::Fd(descriptor), self.zeroes.as_mut_ptr(), len as u32).offset(at);
+            self.push(&mut core.ring, entry.build(), Operation::Zero { segment_start });
+        }
+    }
+
+    pub fn on_completion(&mut self, completion: &Completion, shard: &mut Shard) {
+        let index = completion.token.index;
+        let Some(operation) = self.operations.get_mut(index as usize).and_then(Option::take) else {
+            unreachable!("every operation completes once")
+        };
+        self.free.push(index);
+        let outcome = completion.outcome().map_err(|error| StorageError { errno: error.raw_os_error().unwrap_or(5) });
+        match operation {
+            Operation::Write { id, data } => {
+                self.log_writes -= 1;
+                drop(data); // The kernel is done with it.
+                shard.complete(id, outcome.map(|bytes| StorageDone::Written { bytes: u64::from(bytes) }));
+            }
+            Operation::Read { id, into } => {
+                shard.complete(id, outcome.map(|bytes| StorageDone::Read { into, bytes: u64::from(bytes) }));
+            }
+            Operation::WriteIndex { id, len, vectors, _pages } => {
+                drop(vectors);
+                let whole = outcome.and_then(|bytes| if bytes as usize == len { Ok(()) } else { Err(StorageError::IO) });
+                shard.complete(id, whole.map(|()| StorageDone::IndexWritten));
+            }
+            Operation::ReadIndex { id, into } => {
+                let whole =
+                    outcome.and_then(|bytes| if bytes as usize == into.len() { Ok(()) } else { Err(StorageError::IO) });
+                shard.complete(id, whole.map(|()| StorageDone::IndexRead { into }));
+            }
+            Operation::Zero { segment_start } => {
+                self.segments.zeroed(segment_start, outcome == Ok(ZERO_BYTES as u32));
+            }
+        }
+    }
+
+    /// Operations the kernel still works on.
+    pub fn in_flight(&self) -> usize {
+        self.operations.len() - self.free.len()
+    }
+
+    fn submit<L>(&mut self, core: &mut Core<L>, command: StorageCommand, shard: &mut Shard) {
+        let StorageCommand { id, kind } = command;
+        match kind {
+            CommandKind::Write { segment_start, at, data, sync } => {
+                if !self.segments.begin_write(segment_start, at, data.len() as u64) {
+                    let kind = CommandKind::Write { segment_start, at, data, sync };
+                    return self.held.push_back(StorageCommand { id, kind });
+                }
+                let Some(descriptor) = self.segments.descriptor(segment_start) else {
+                    return shard.complete(id, Err(StorageError::IO));
+                };
+                // Without O_DIRECT only a synchronous write says that the device has it.
+                let is_sync = sync || self.direct_io == DirectIo::Buffered;
+                let flags = if is_sync { libc::RWF_DSYNC } else { 0 };
+                let entry = opcode::Write::new(types::Fd(descriptor), data.as_ptr(), data.len() as u32)
+                    .offset(at)
+                    .rw_flags(flags)
+                    .build();
+                self.log_writes += 1;
+                self.push(&mut core.ring, entry, Operation::Write { id, data });
+            }
+            CommandKind::Read { segment_start, at, len, mut into } => {
+                let Some(descriptor) = self.segments.descriptor(segment_start) else {
+                    return shard.complete(id, Err(StorageError::IO));
+                };
+                let entry = opcode::Read::new(types::Fd(descriptor), into.as_mut_ptr(), len).offset(at).build();
+                self.push(&mut core.ring, entry, Operation::Read { id, into });
+            }
+            CommandKind::WriteIndex { at, pages } => {
+                let vectors: Box<[libc::iovec]> = pages
+                    .iter()
+                    .map(|page| libc::iovec { iov_base: page.as_ptr().cast_mut().cast(), iov_len: page.len() })
+                    .collect();
+                let len = pages.iter().map(SharedBuffer::len).sum();
+                let entry =
+                    opcode::Writev::new(types::Fd(self.index.as_raw_fd()), vectors.as_ptr(), vectors.len() as u32)
+                        .offset(at)
+                        .build();
+                self.push(&mut core.ring, entry, Operation::WriteIndex { id, vectors, len, _pages: pages });
+            }
+            CommandKind::ReadIndex { at, mut into } => {
+                let descriptor = types::Fd(self.index.as_raw_fd());
+                let entry = opcode::Read::new(descriptor, into.as_mut_ptr(), into.len() as u32).offset(at).build();
+                self.push(&mut core.ring, entry, Operation::ReadIndex { id, into });
+            }
+            CommandKind::PrepareSegment { segment_start, len_bytes } => {
+                self.prepare(core, id, segment_start, len_bytes, shard);
+            }
+        }
+    }
+
+    fn prepare<L>(&mut self, core: &Core<L>, id: CommandId, segment_start: u64, len_bytes: u64, shard: &mut Shard) {
+        if self.segments.descriptor(segment_start).is_some() {
+            return shard.complete(id, Ok(StorageDone::SegmentReady));
+        }
+        let (files, direct_io) = (self.files.clone(), self.direct_io);
+        let prepared = self.prepared.clone();
+        core.spawn_background(async move {
+            let create = move || files.create_segment(segment_start, direct_io);
+            let file = rmq_turn::run_blocking(create).await;
+            prepared.borrow_mut().push_back((id, segment_start, len_bytes, file));
+        });
+    }
+
+    fn take_prepared(&mut self, shard: &mut Shard) {
+        loop {
+            let Some((id, segment_start, len_bytes, file)) = self.prepared.borrow_mut().pop_front() else { return };
+            match file {
+                Ok(file) => {
+                    self.segments.insert_new(segment_start, file.into(), len_bytes);
+                    shard.complete(id, Ok(StorageDone::SegmentReady));
+                }
+                Err(error) => {
+                    tracing::error!(
+                        %error,
+                        path = %self.files.segment_path(segment_start).display(),
+                        bytes = len_bytes,
+                        "a log segment could not be made; if the disk is full, free space or move storePathRootDir"
+                    );
+                    let errno = error.raw_os_error().unwrap_or(StorageError::IO.errno);
+                    shard.complete(id, Err(StorageError { errno }));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, ring: &mut Ring, entry: rmq_turn::squeue::Entry, operation: Operation) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.operations.push(None);
+            self.operations.len() as u32 - 1
+        });
+        self.operations[index as usize] = Some(operation);
+        let entry = entry.user_data(Token::new(Self::KIND, 0, index).to_user_data());
+        // SAFETY: every buffer the entry points to is held by `operation`, which stays in its slot until the
+        // completion; heap addresses do not change when the slot table grows. The zeroes and the descriptors
+        // live in `self`, which the node drops only after the ring.
+        unsafe { ring.push(&entry) };
+    }
+}
