@@ -20,6 +20,9 @@ wait $!
 /// How long anything a test waits for may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What of a log a failed test shows.
+const LOG_TAIL_CHARS: usize = 6_000;
+
 /// A child process that ends with the test: when this is dropped, and also when the test process is killed.
 #[derive(Debug)]
 pub struct Process {
@@ -124,11 +127,11 @@ impl Process {
         self.leash.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
     }
 
-    /// The last lines of the log, for the message of a failed test.
+    /// The end of the log, for the message of a failed test.
     pub fn log_tail(&self) -> String {
         let text = self.log_text();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        let start = text.char_indices().rev().nth(LOG_TAIL_CHARS).map_or(0, |(start, _)| start);
+        text[start..].to_owned()
     }
 }
 

@@ -64,21 +64,21 @@ fn quickstart() {
         Process::start(class, home.path(), &command)
     };
     let mut producer = start("Producer");
-    producer.await_ready("1000 answers", || message_ids(&producer, "SendResult [").len() == 1000);
-    let sent = message_ids(&producer, "SendResult [");
+    producer.await_ready("1000 answers", || ids(&producer, "SendResult [", "msgId=").len() == 1000);
+    let sent = ids(&producer, "SendResult [", "msgId=");
     let consumer = start("Consumer");
-    consumer.await_ready("all messages", || message_ids(&consumer, "Receive New Messages").is_superset(&sent));
+    consumer.await_ready("all messages", || ids(&consumer, "Receive New Messages", "UNIQ_KEY=").is_superset(&sent));
     assert_eq!(producer.exit_code(), 0);
 }
 
-/// What follows `msgId=` in the complete lines of a log that hold `marker`.
-fn message_ids(process: &Process, marker: &str) -> BTreeSet<String> {
+/// What follows `key` in the complete lines of a log that hold `marker`.
+fn ids(process: &Process, marker: &str, key: &str) -> BTreeSet<String> {
     let log = process.log_text();
     let complete = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
     complete
         .lines()
         .filter(|line| line.contains(marker))
-        .flat_map(|line| line.split("msgId=").skip(1))
+        .flat_map(|line| line.split(key).skip(1))
         .filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().map(str::to_owned))
         .collect()
 }
