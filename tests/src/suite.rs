@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cluster::Kind;
 use crate::folder::Folder;
 use crate::process::{Process, is_installed};
 use crate::skip;
@@ -67,7 +68,8 @@ impl Suite {
                 let mut command = java_command(client, home);
                 command.arg(format!("-Dnamesrv={namesrv}"));
                 // Until delay levels are built, RingMQ redelivers at once.
-                command.args(["-DimmediateRetry=true", "ringmq.clients.Scenarios"]);
+                command.arg(format!("-DimmediateRetry={}", Kind::under_test() == Kind::RingMq));
+                command.arg("ringmq.clients.Scenarios");
                 command
             }
             Self::Go => {
