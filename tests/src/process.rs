@@ -17,6 +17,14 @@ kill -KILL $! 2> /dev/null
 wait $!
 "#;
 
+/// Removes the folder $1 at the end of the leash. When the whole test process ends, servers that still write there end
+/// at the same time: once more, a little later, for at most ten seconds.
+const REMOVER: &str = r#"
+echo $$
+cat > /dev/null
+for attempt in $(seq 100); do rm -rf "$1" && break; sleep 0.1; done
+"#;
+
 /// How long anything a test waits for may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -54,7 +62,7 @@ impl Process {
     /// Removes a folder with all it holds, at the end of the leash.
     pub(crate) fn remover(folder: &Path) -> Self {
         let mut leash = Command::new("sh");
-        leash.args(["-c", r#"echo $$; cat > /dev/null; rm -rf "$1""#, "leash"]).arg(folder);
+        leash.args(["-c", REMOVER, "leash"]).arg(folder);
         Self::on_leash(leash, "remover", PathBuf::new())
     }
 
