@@ -80,7 +80,7 @@ final class Cluster implements AutoCloseable {
         DefaultMQProducer fresh = new DefaultMQProducer(name("producers"));
         fresh.setNamesrvAddr(namesrv);
         fresh.setInstanceName(instance());
-        fresh.setSendMsgTimeout(10_000);
+        fresh.setSendMsgTimeout(30_000);
         shutdowns.push(fresh::shutdown);
         return fresh;
     }

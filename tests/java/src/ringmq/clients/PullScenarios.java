@@ -7,6 +7,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.PullCallback;
@@ -140,7 +141,7 @@ final class PullScenarios {
             });
             try {
                 throw new AssertionError("a pull at the end was answered at once: " + held.get(300, TimeUnit.MILLISECONDS));
-            } catch (java.util.concurrent.TimeoutException stillHeld) {
+            } catch (TimeoutException stillHeld) {
                 // As it should be.
             }
             long sentAt_ns = System.nanoTime();

@@ -9,6 +9,7 @@ import java.util.Map;
 import java.util.Queue;
 import java.util.Random;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -74,7 +75,7 @@ final class SendScenarios {
         String topic = cluster.topic("async", 4);
         int count = 300;
         Queue<String> failures = new ConcurrentLinkedQueue<>();
-        Set<String> places = java.util.concurrent.ConcurrentHashMap.newKeySet();
+        Set<String> places = ConcurrentHashMap.newKeySet();
         CountDownLatch answered = new CountDownLatch(count);
         for (int i = 0; i < count; i++) {
             cluster.producer().send(new Message(topic, ("body " + i).getBytes()), new SendCallback() {

@@ -1,0 +1,25 @@
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the ports the kernel gives to outgoing connections, so that no client takes a port between our look and
+/// the server's bind.
+const FIRST: u16 = 11_000;
+const LAST: u16 = 31_000;
+/// A broker on port P also listens on P - 2 (its second listener) and, Apache's, on P + 1 (replication).
+const STEP: u16 = 5;
+
+/// A port P where P - 2 to P + 1 are free. Tests of one process never get the same port twice.
+pub(crate) fn free() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let steps = (LAST - FIRST) / STEP;
+    // Two test processes begin at different places.
+    let start = (std::process::id() % u32::from(steps)) as u16;
+    for _ in 0..steps {
+        let step = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % steps;
+        let port = FIRST + step * STEP;
+        if (port - 2..=port + 1).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no free port between {FIRST} and {LAST}");
+}

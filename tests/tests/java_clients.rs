@@ -1,0 +1,84 @@
+//! The stock Java clients: every scenario of `tests/java`, with both releases, and the quickstart of
+//! `rocketmq-example` as it is.
+
+use std::collections::BTreeSet;
+
+use rmq_tests::{Folder, JavaClient, Process, Suite, java_command, shared};
+
+/// One test per scenario and client, and one that no scenario is forgotten here.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        mod client_5_5_0 {
+            $(#[test] fn $name() { super::run(super::JavaClient::V5_5_0, stringify!($name)); })*
+        }
+        mod client_4_9_8 {
+            $(#[test] fn $name() { super::run(super::JavaClient::V4_9_8, stringify!($name)); })*
+        }
+        #[test]
+        fn every_scenario_is_listed() {
+            let suite = Suite::Java(JavaClient::V5_5_0);
+            if suite.is_available() {
+                assert_eq!(suite.scenarios(), [$(stringify!($name)),*]);
+            }
+        }
+    };
+}
+
+scenarios!(
+    lite_pull_assign_seek,
+    lite_pull_subscribe,
+    pull_long_polling,
+    pull_old,
+    push_broadcasting,
+    push_clustering,
+    push_orderly,
+    push_rebalance,
+    push_resume,
+    push_retry,
+    push_tags,
+    queue_bounds,
+    queue_search_time,
+    send_async,
+    send_auto_create,
+    send_batch,
+    send_big_body,
+    send_oneway,
+    send_sync,
+    view_message,
+);
+
+fn run(client: JavaClient, scenario: &str) {
+    Suite::Java(client).run(scenario, shared);
+}
+
+/// `org.apache.rocketmq.example.quickstart`: what its producer sent, its consumer prints.
+#[test]
+fn quickstart() {
+    if !Suite::Java(JavaClient::V5_5_0).is_available() {
+        return;
+    }
+    let home = Folder::new();
+    let start = |class: &str| {
+        let mut command = java_command(JavaClient::V5_5_0, home.path());
+        command.arg(format!("org.apache.rocketmq.example.quickstart.{class}")).env("NAMESRV_ADDR", shared());
+        Process::start(class, home.path(), &command)
+    };
+    let mut producer = start("Producer");
+    producer.await_ready("1000 answers", || ids(&producer, "SendResult [", "msgId=").len() == 1000);
+    let sent = ids(&producer, "SendResult [", "msgId=");
+    let consumer = start("Consumer");
+    consumer.await_ready("all messages", || ids(&consumer, "Receive New Messages", "UNIQ_KEY=").is_superset(&sent));
+    assert_eq!(producer.exit_code(), 0);
+}
+
+/// What follows `key` in the complete lines of a log that hold `marker`.
+fn ids(process: &Process, marker: &str, key: &str) -> BTreeSet<String> {
+    let log = process.log_text();
+    let complete = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    complete
+        .lines()
+        .filter(|line| line.contains(marker))
+        .flat_map(|line| line.split(key).skip(1))
+        .filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().map(str::to_owned))
+        .collect()
+}
