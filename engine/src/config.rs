@@ -7,9 +7,6 @@ const MIB: u64 = 1024 * KIB;
 
 /// Log writes in flight at once. Four keep the devices we measured at their full rate; more only adds latency.
 pub const WRITES_IN_FLIGHT_MAX: usize = 4;
-/// Bytes that justify a second, third, fourth write while others are in flight; below this, waiting for the running
-/// write makes a larger batch and costs the device less.
-pub const EAGER_WRITE_BYTES: u64 = 128 * KIB;
 /// Cold log reads in flight at once, per shard.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
 /// Windows read ahead of a sequential reader.
@@ -90,6 +87,9 @@ pub struct ShardConfig {
     pub read_bytes_max: u64,
     /// Bytes of consume-queue pages kept in memory. Full: the least recently used goes.
     pub index_bytes_max: u64,
+    /// Bytes of an open batch that justify a second, third, fourth write while others are in flight. Below this,
+    /// waiting for the running write makes a larger batch and costs the device less.
+    pub eager_write_bytes: u64,
     /// Bytes appended but not yet durable. Full: appends are refused with `BatchFull` until writes complete.
     pub undurable_bytes_max: u64,
 }
@@ -104,6 +104,7 @@ impl ShardConfig {
             tail_bytes_max: 64 * MIB,
             read_bytes_max: 64 * MIB,
             index_bytes_max: 32 * MIB,
+            eager_write_bytes: 128 * KIB,
             undurable_bytes_max: 64 * MIB,
         }
     }

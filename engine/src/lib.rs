@@ -23,6 +23,7 @@ mod position;
 mod segments;
 mod shard;
 mod storage;
+pub mod store_dir;
 
 pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
 pub use commit_log::batch::BatchError;

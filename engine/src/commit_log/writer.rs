@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use crate::buffer::{BLOCK_BYTES, FillingBuffer, SharedBuffer, Slice, UniqueBuffer};
 use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchHeader};
-use crate::config::{Durability, EAGER_WRITE_BYTES, Geometry, ShardConfig, WRITES_IN_FLIGHT_MAX};
+use crate::config::{Durability, Geometry, ShardConfig, WRITES_IN_FLIGHT_MAX};
 use crate::consume_queue::table::QueueRef;
 use crate::position::LogPosition;
 use crate::storage::{CommandId, CommandKind, StorageError};
@@ -97,6 +97,7 @@ pub(crate) struct LogWriter {
     epoch: u64,
     geometry: Geometry,
     durability: Durability,
+    eager_write_bytes: u64,
     chunk: Option<OpenChunk>,
     batch: Option<OpenBatch>,
     /// Number of the open (or else the next) batch since the shard was opened, from 1.
@@ -126,6 +127,7 @@ impl LogWriter {
             epoch: config.epoch,
             geometry: config.geometry,
             durability: config.durability,
+            eager_write_bytes: config.eager_write_bytes,
             chunk,
             batch: None,
             batch_number: 1,
@@ -328,7 +330,7 @@ impl LogWriter {
         }
         self.in_flight == 0
             || (self.in_flight < WRITES_IN_FLIGHT_MAX
-                && batch.end - batch.start >= EAGER_WRITE_BYTES)
+                && batch.end - batch.start >= self.eager_write_bytes)
     }
 
     /// The next sealed batch the storage may have, if its segment is ready.

@@ -14,6 +14,9 @@ const PAGES_PER_WRITE_MAX: usize = 64;
 /// Index writes in flight at once: the file is written in the background of the log.
 const INDEX_WRITES_IN_FLIGHT_MAX: usize = 2;
 
+/// Pages kept whatever the bound.
+const PAGES_MIN: u64 = 16;
+
 enum Page {
     /// Not on disk yet; cannot be evicted.
     Unwritten(SharedBuffer),
@@ -51,7 +54,8 @@ impl IndexPages {
             unwritten_bytes: 0,
             writes_in_flight: 0,
             pool: BufferPool::new(BLOCK_BYTES, 256),
-            bytes_max,
+            // A page that was just loaded must still be there when its reader asks again.
+            bytes_max: bytes_max.max(PAGES_MIN * PAGE_BYTES),
         }
     }
 

@@ -1,0 +1,288 @@
+//! The store's directory: who holds it, what it is, and where a shard's files are.
+//!
+//! ```text
+//!   DIR/lock                     held by the running broker (flock); names its process
+//!   DIR/manifest                 format version, shard count, sizes, epoch
+//!   DIR/shard-00/log/<20 digits> log segments, named by the position of their first byte
+//!   DIR/shard-00/index           consume-queue pages; derived, made anew at every start
+//! ```
+//!
+//! Everything here may block: it is used at start (and by the background job that prepares segments), never by a turn.
+
+mod files;
+mod manifest;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use crate::buffer::{BLOCK_BYTES, UniqueBuffer};
+use crate::config::Geometry;
+use crate::position::SHARD_COUNT_MAX;
+
+pub use files::ShardFiles;
+pub use manifest::{Manifest, ManifestError, STORE_FORMAT_VERSION};
+
+/// Whether log files can be opened past the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectIo {
+    Direct,
+    /// The file system refuses O_DIRECT: writes go through the page cache. A completed write then survives `kill -9`
+    /// but not a kernel crash, unless it was synced.
+    Buffered,
+}
+
+/// What a store is created with. An existing store keeps what its manifest says.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// 1 to [`SHARD_COUNT_MAX`].
+    pub shard_count: u16,
+    pub geometry: Geometry,
+}
+
+/// Why a store cannot be opened, each with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "store {path} is in use by another process{}; stop it, or give this one a store directory of its own",
+        holder(*pid)
+    )]
+    Locked { path: PathBuf, pid: Option<u32> },
+    #[error(
+        "store {path} cannot be written ({reason}); mount it read-write, or give its owner write permission"
+    )]
+    NotWritable { path: PathBuf, reason: io::Error },
+    #[error("store {path}: the disk is full; free some space on it or use another disk")]
+    Full { path: PathBuf },
+    #[error("store manifest {path}: {reason}")]
+    Manifest {
+        path: PathBuf,
+        reason: ManifestError,
+    },
+    #[error(
+        "store {path} has log files but no manifest; restore the manifest from a backup, or use an empty directory"
+    )]
+    ManifestMissing { path: PathBuf },
+    #[error(
+        "a store has 1 to {SHARD_COUNT_MAX} shards and whole chunks per segment, not {options:?}"
+    )]
+    BadOptions { options: StoreOptions },
+    #[error("{doing} {path}: {reason}")]
+    Io {
+        path: PathBuf,
+        doing: &'static str,
+        reason: io::Error,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+impl StoreError {
+    /// Sorts an I/O error into the causes an operator can do something about.
+    fn io(path: &Path, doing: &'static str, reason: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match reason.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Self::NotWritable { path, reason }
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            _ => Self::Io {
+                path,
+                doing,
+                reason,
+            },
+        }
+    }
+}
+
+/// An open store: locked for this process as long as this value lives, its epoch counted up.
+#[derive(Debug)]
+pub struct StoreDir {
+    path: PathBuf,
+    manifest: Manifest,
+    direct_io: DirectIo,
+    /// Keeps the lock.
+    _lock: File,
+}
+
+impl StoreDir {
+    /// Opens the store in a directory, or creates it there if the directory is empty or missing.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        if options.shard_count == 0
+            || SHARD_COUNT_MAX < options.shard_count
+            || !options.geometry.is_valid()
+        {
+            return Err(StoreError::BadOptions { options });
+        }
+        make_dir(path)?;
+        let lock = take_lock(path)?;
+        let manifest_path = path.join("manifest");
+        let mut manifest = match fs::read(&manifest_path) {
+            Ok(bytes) => Manifest::decode(&bytes).map_err(|reason| StoreError::Manifest {
+                path: manifest_path.clone(),
+                reason,
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if path.join("shard-00").join("log").exists() {
+                    return Err(StoreError::ManifestMissing {
+                        path: path.to_path_buf(),
+                    });
+                }
+                Manifest {
+                    shard_count: options.shard_count,
+                    geometry: options.geometry,
+                    epoch: 0,
+                }
+            }
+            Err(error) => return Err(StoreError::io(&manifest_path, "cannot read", error)),
+        };
+        let direct_io = probe_direct_io(path)?;
+        for shard in 0..manifest.shard_count {
+            make_dir(&path.join(format!("shard-{shard:02}")).join("log"))?;
+        }
+        manifest.epoch += 1;
+        replace_file(path, "manifest", &manifest.encode())?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            manifest,
+            direct_io,
+            _lock: lock,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn shard_count(&self) -> u16 {
+        self.manifest.shard_count
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        self.manifest.geometry
+    }
+
+    /// Number of this opening; larger than that of every earlier one.
+    pub fn epoch(&self) -> u64 {
+        self.manifest.epoch
+    }
+
+    pub fn direct_io(&self) -> DirectIo {
+        self.direct_io
+    }
+
+    /// The files of one shard.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard_files(&self, shard: u16) -> ShardFiles {
+        assert!(
+            shard < self.manifest.shard_count,
+            "the store has this shard"
+        );
+        ShardFiles::new(
+            self.path.join(format!("shard-{shard:02}")),
+            self.manifest.geometry,
+        )
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .map_err(|error| StoreError::io(path, "cannot create directory", error))
+}
+
+fn take_lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let failed = |error| StoreError::io(&path, "cannot lock", error);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(&path)
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            // Only for the message: an unreadable holder is simply not named.
+            let pid = file
+                .read_to_string(&mut holder)
+                .ok()
+                .and_then(|_| holder.trim().parse().ok());
+            return Err(StoreError::Locked {
+                path: dir.to_path_buf(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    file.set_len(0).map_err(failed)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes())
+        .map_err(failed)?;
+    Ok(file)
+}
+
+/// Writes one block past the page cache to see whether the file system lets us.
+fn probe_direct_io(dir: &Path) -> Result<DirectIo, StoreError> {
+    let path = dir.join("probe");
+    let failed = |error| StoreError::io(&path, "cannot write", error);
+    let is_refused = |error: &io::Error| {
+        matches!(
+            Errno::from_io_error(error),
+            Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
+        )
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o640);
+    let direct = options
+        .clone()
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(&path);
+    let mut block = UniqueBuffer::new(BLOCK_BYTES);
+    let written = match direct {
+        Ok(file) => file.write_all_at(block.as_mut_slice(), 0),
+        Err(error) => Err(error),
+    };
+    let found = match written {
+        Ok(()) => DirectIo::Direct,
+        Err(error) if is_refused(&error) => {
+            let file = options.open(&path).map_err(failed)?;
+            file.write_all_at(block.as_mut_slice(), 0).map_err(failed)?;
+            DirectIo::Buffered
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    fs::remove_file(&path).map_err(failed)?;
+    Ok(found)
+}
+
+/// Replaces a small file so that a crash leaves the old or the new one, never a part.
+fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}.new"));
+    let replace = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o640)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    replace().map_err(|error| StoreError::io(&path, "cannot replace", error))
+}

@@ -1,0 +1,180 @@
+//! The files of one shard, for recovery and for whoever prepares segments. Blocking.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock};
+use rustix::io::Errno;
+
+use crate::config::Geometry;
+use crate::shard::LogSource;
+use crate::store_dir::DirectIo;
+
+/// How long writes of a killed predecessor may still be under way in the kernel.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
+
+/// The files of one shard. As a [`LogSource`] it reads through the page cache and keeps no segment open afterwards.
+#[derive(Debug)]
+pub struct ShardFiles {
+    dir: PathBuf,
+    geometry: Geometry,
+    open: BTreeMap<u64, File>,
+    index: Option<File>,
+}
+
+impl ShardFiles {
+    pub(super) fn new(dir: PathBuf, geometry: Geometry) -> Self {
+        Self {
+            dir,
+            geometry,
+            open: BTreeMap::new(),
+            index: None,
+        }
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub fn segment_path(&self, segment_start: u64) -> PathBuf {
+        self.log_path().join(format!("{segment_start:020}"))
+    }
+
+    /// Opens an existing segment for reading and writing and takes its lock.
+    ///
+    /// The lock is what makes a restart after `kill -9` safe: writes that the dead process had in flight can reach
+    /// the file later than its death, and until then they hold the file open, and with it the lock. Recovery and
+    /// the driver open segments only here, so they never meet such a write.
+    pub fn open_segment(&self, segment_start: u64, direct_io: DirectIo) -> io::Result<File> {
+        let file = open_for_writing(&self.segment_path(segment_start), direct_io, false)?;
+        lock_segment(&file)?;
+        Ok(file)
+    }
+
+    /// Makes a segment file of full length, durably, with its space allocated, and opens it. Its bytes are zeros, or
+    /// what an earlier use left in them. Writing it once before use makes later writes cheaper; that is the caller's.
+    pub fn create_segment(&self, segment_start: u64, direct_io: DirectIo) -> io::Result<File> {
+        let file = open_for_writing(&self.segment_path(segment_start), direct_io, true)?;
+        lock_segment(&file)?;
+        match fallocate(
+            &file,
+            FallocateFlags::empty(),
+            0,
+            self.geometry.segment_bytes,
+        ) {
+            Ok(()) => {}
+            // Not every file system can allocate ahead; the length is what we rely on.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(self.geometry.segment_bytes)?,
+            Err(errno) => return Err(errno.into()),
+        }
+        file.sync_all()?;
+        File::open(self.log_path())?.sync_all()?;
+        Ok(file)
+    }
+
+    /// Opens the index file, made if missing.
+    pub fn open_index(&self, direct_io: DirectIo) -> io::Result<File> {
+        open_for_writing(&self.index_path(), direct_io, true)
+    }
+
+    fn segment(&mut self, segment_start: u64) -> io::Result<&File> {
+        if !self.open.contains_key(&segment_start) {
+            let file = self.open_segment(segment_start, DirectIo::Buffered)?;
+            // Advice only: without it reading is slower, not wrong.
+            let _ = fadvise(&file, 0, None, Advice::Sequential);
+            self.open.insert(segment_start, file);
+        }
+        self.open
+            .get(&segment_start)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn open_for_writing(path: &Path, direct_io: DirectIo, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o640);
+    if direct_io == DirectIo::Direct {
+        options.custom_flags(OFlags::DIRECT.bits() as i32);
+    }
+    options.open(path)
+}
+
+fn lock_segment(file: &File) -> io::Result<()> {
+    let started = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if started.elapsed() < PREDECESSOR_WAIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+impl LogSource for ShardFiles {
+    fn segments(&mut self) -> io::Result<Vec<u64>> {
+        let mut starts = Vec::new();
+        for entry in fs::read_dir(self.log_path())? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let start = name.parse::<u64>().ok().filter(|start| {
+                name.len() == 20 && start.is_multiple_of(self.geometry.segment_bytes)
+            });
+            match start {
+                Some(start) => starts.push(start),
+                None => {
+                    tracing::warn!(%name, dir = %self.dir.display(), "not a log segment; ignored")
+                }
+            }
+        }
+        Ok(starts)
+    }
+
+    fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let file = self.segment(segment_start)?;
+        let mut filled = 0;
+        while filled < into.len() {
+            match file.read_at(&mut into[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
+        if self.index.is_none() {
+            self.index = Some(self.open_index(DirectIo::Buffered)?);
+        }
+        match &self.index {
+            Some(file) => file.write_all_at(pages, at),
+            None => Ok(()),
+        }
+    }
+
+    fn make_stable(&mut self) -> io::Result<()> {
+        for file in std::mem::take(&mut self.open).into_values() {
+            file.sync_data()?;
+            // The log is read past the page cache from now on; what recovery cached is only in the way.
+            let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+        self.index = None; // Derived data: losing it costs nothing but this very work.
+        Ok(())
+    }
+}
