@@ -16,7 +16,7 @@ use crate::storage::{CommandKind, StorageError};
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// Windows kept whatever the bound, the last ones loaded.
-const FRESH_WINDOWS: u64 = 2;
+const FRESH_WINDOWS: u64 = 4;
 
 /// A range of the log read as one piece: a whole chunk, or the exact blocks of a record that crosses a chunk's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -249,15 +249,14 @@ impl LogReader {
     /// Asks for the windows behind `key` if the one before it was read too: somebody goes through the log.
     fn read_ahead(&mut self, key: WindowKey, log: &LogWriter) {
         let step = self.geometry.chunk_bytes;
-        let Some(previous) = key.start.checked_sub(step) else {
+        let is_chunk = u64::from(key.len) == step && key.start.is_multiple_of(step);
+        let Some(previous) = key.start.checked_sub(step).filter(|_| is_chunk) else {
             return;
         };
-        if u64::from(key.len) != step
-            || !self.windows.contains(WindowKey {
-                start: previous,
-                ..key
-            })
-        {
+        if !self.windows.contains(WindowKey {
+            start: previous,
+            ..key
+        }) {
             return;
         }
         let in_memory_from = self
