@@ -55,19 +55,20 @@ impl Segments {
         }
     }
 
-    /// The next segment to ask the storage for.
+    /// The next segment to ask the storage for: one at a time and in order, so that a crash never leaves a later
+    /// segment without the one before it.
     pub fn next_to_prepare(&mut self, now_ms: i64) -> Option<u64> {
-        self.states.iter_mut().find_map(|(start, state)| {
-            let is_due = match state {
-                State::Wanted => true,
-                State::Failed { retry_at_ms, .. } => *retry_at_ms <= now_ms,
-                State::Ready | State::Preparing => false,
-            };
-            is_due.then(|| {
-                *state = State::Preparing;
-                *start
-            })
-        })
+        let missing = self
+            .states
+            .iter_mut()
+            .filter(|(_, state)| !matches!(state, State::Ready));
+        let (start, state) = missing.min_by_key(|(start, _)| *start)?;
+        match state {
+            State::Failed { retry_at_ms, .. } if now_ms < *retry_at_ms => return None,
+            State::Ready | State::Preparing => return None,
+            State::Wanted | State::Failed { .. } => *state = State::Preparing,
+        }
+        Some(*start)
     }
 
     pub fn on_prepared(&mut self, start: u64, result: Result<(), StorageError>, now_ms: i64) {

@@ -255,7 +255,7 @@ fn a_batch_is_one_slice() {
 fn fetch_answers_as_the_reference_does() {
     let mut fixture = Fixture::new();
     let filter = TagFilter::All;
-    let mut why = |fixture: &mut Fixture, offset| {
+    let why = |fixture: &mut Fixture, offset| {
         let request = FetchRequest {
             topic: "T",
             queue_id: 0,
@@ -524,7 +524,10 @@ fn too_much_in_memory_is_backpressure() {
     let accepted = (0..100)
         .take_while(|_| shard.append(&draft("T", 0, &body), 1).is_ok())
         .count();
-    assert_eq!(accepted, 3, "each message takes a chunk of 16 KiB, and the bound is checked before it");
+    assert_eq!(
+        accepted, 3,
+        "each message takes a chunk of 16 KiB, and the bound is checked before it"
+    );
     assert!(matches!(
         shard.append(&draft("T", 0, b""), 1),
         Err(AppendError::BatchFull {

@@ -15,6 +15,9 @@ use crate::storage::{CommandKind, StorageError};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
+/// Windows kept whatever the bound, the last ones loaded.
+const FRESH_WINDOWS: u64 = 4;
+
 /// A range of the log read as one piece: a whole chunk, or the exact blocks of a record that crosses a chunk's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WindowKey {
@@ -37,6 +40,8 @@ struct ReadWindow {
     /// Parts of them whose checksum fails.
     damaged: Vec<Range<usize>>,
     is_read_ahead_done: bool,
+    /// Which load this was, counted from 1.
+    load: u64,
 }
 
 /// What asking for bytes of the log gave.
@@ -72,6 +77,7 @@ pub(crate) struct LogReader {
     window_bytes_max: u64,
     queued: VecDeque<WindowKey>,
     in_flight: usize,
+    loads: u64,
     pub counters: ReadCounters,
 }
 
@@ -88,6 +94,7 @@ impl LogReader {
             window_bytes_max: config.read_bytes_max.max(4 * config.geometry.chunk_bytes),
             queued: VecDeque::new(),
             in_flight: 0,
+            loads: 0,
             counters: ReadCounters::default(),
         }
     }
@@ -109,7 +116,13 @@ impl LogReader {
                 pool.retire(chunk.buffer);
             }
         }
-        let may_go = |window: &Window| matches!(window, Window::Ready(_) | Window::Failed(_));
+        // A window that was just loaded must still be there when its reader asks again.
+        let loads = self.loads;
+        let may_go = |window: &Window| match window {
+            Window::Ready(window) => window.load + FRESH_WINDOWS <= loads,
+            Window::Failed(_) => true,
+            Window::Queued(_) | Window::Loading(_) => false,
+        };
         while let Some(window) = self.windows.evict_above(self.window_bytes_max, may_go) {
             if let Window::Ready(window) = window {
                 pool.retire(window.buffer);
@@ -236,15 +249,14 @@ impl LogReader {
     /// Asks for the windows behind `key` if the one before it was read too: somebody goes through the log.
     fn read_ahead(&mut self, key: WindowKey, log: &LogWriter) {
         let step = self.geometry.chunk_bytes;
-        let Some(previous) = key.start.checked_sub(step) else {
+        let is_chunk = u64::from(key.len) == step && key.start.is_multiple_of(step);
+        let Some(previous) = key.start.checked_sub(step).filter(|_| is_chunk) else {
             return;
         };
-        if u64::from(key.len) != step
-            || !self.windows.contains(WindowKey {
-                start: previous,
-                ..key
-            })
-        {
+        if !self.windows.contains(WindowKey {
+            start: previous,
+            ..key
+        }) {
             return;
         }
         let in_memory_from = self
@@ -292,10 +304,16 @@ impl LogReader {
         result: Result<(UniqueBuffer, u64), StorageError>,
     ) -> Vec<Ticket> {
         self.in_flight -= 1;
+        self.loads += 1;
         let loaded = match result {
             Ok((buffer, bytes)) => {
                 let filled = bytes.min(u64::from(len)) as usize;
-                Window::Ready(verify(buffer.into_shared(filled), self.shard, start))
+                Window::Ready(verify(
+                    buffer.into_shared(filled),
+                    self.shard,
+                    start,
+                    self.loads,
+                ))
             }
             Err(error) => {
                 self.counters.failed_reads += 1;
@@ -315,7 +333,7 @@ impl LogReader {
 
 /// Checks the batches of a window as far as their headers lead from its start. A window that starts inside a large
 /// batch shows no header; its records are checked one by one when they are read.
-fn verify(buffer: SharedBuffer, shard: u16, start: u64) -> ReadWindow {
+fn verify(buffer: SharedBuffer, shard: u16, start: u64, load: u64) -> ReadWindow {
     let bytes = buffer.as_slice();
     let mut verified = 0;
     let mut damaged = Vec::new();
@@ -344,5 +362,6 @@ fn verify(buffer: SharedBuffer, shard: u16, start: u64) -> ReadWindow {
         verified,
         damaged,
         is_read_ahead_done: false,
+        load,
     }
 }

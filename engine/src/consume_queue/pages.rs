@@ -14,10 +14,17 @@ const PAGES_PER_WRITE_MAX: usize = 64;
 /// Index writes in flight at once: the file is written in the background of the log.
 const INDEX_WRITES_IN_FLIGHT_MAX: usize = 2;
 
+/// Pages kept whatever the bound, the last ones read back: they must still be there when their reader asks again.
+const FRESH_PAGES: u64 = 4;
+
 enum Page {
     /// Not on disk yet; cannot be evicted.
     Unwritten(SharedBuffer),
-    Clean(SharedBuffer),
+    /// On disk; `load` says which read brought it back, 0 if none did.
+    Clean {
+        buffer: SharedBuffer,
+        load: u64,
+    },
     Loading(Vec<Ticket>),
     Failed(StorageError),
 }
@@ -38,6 +45,7 @@ pub(crate) struct IndexPages {
     unwritten_bytes: u64,
     writes_in_flight: usize,
     pool: BufferPool,
+    loads: u64,
     bytes_max: u64,
 }
 
@@ -51,11 +59,17 @@ impl IndexPages {
             unwritten_bytes: 0,
             writes_in_flight: 0,
             pool: BufferPool::new(BLOCK_BYTES, 256),
+            loads: 0,
             bytes_max,
         }
     }
 
-    /// Bytes of pages that wait for the index file. Above [`Self::is_behind`]'s bound, appends wait.
+    /// Bytes of pages that wait for the index file.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.unwritten_bytes
+    }
+
+    /// Whether so much waits that appends should too.
     pub fn is_behind(&self) -> bool {
         self.unwritten_bytes > self.bytes_max
     }
@@ -97,8 +111,8 @@ impl IndexPages {
         // A page with I/O in flight keeps its place until the next start: two writes to one place could swap.
         match self.cache.get(page) {
             Some(Page::Unwritten(_) | Page::Loading(_)) => {}
-            Some(Page::Clean(_) | Page::Failed(_)) => {
-                if let Some(Page::Clean(buffer)) = self.cache.remove(page) {
+            Some(Page::Clean { .. } | Page::Failed(_)) => {
+                if let Some(Page::Clean { buffer, .. }) = self.cache.remove(page) {
                     self.pool.retire(buffer);
                 }
                 self.free.push(page);
@@ -115,7 +129,7 @@ impl IndexPages {
         command: impl FnOnce(CommandKind),
     ) -> PageRead {
         match self.cache.get(page) {
-            Some(Page::Unwritten(buffer) | Page::Clean(buffer)) => {
+            Some(Page::Unwritten(buffer) | Page::Clean { buffer, .. }) => {
                 return PageRead::Found(buffer.clone());
             }
             Some(Page::Loading(waiting)) => {
@@ -144,7 +158,13 @@ impl IndexPages {
     pub fn on_read(&mut self, at: u64, result: Result<UniqueBuffer, StorageError>) -> Vec<Ticket> {
         let page = (at / PAGE_BYTES) as u32;
         let loaded = match result {
-            Ok(buffer) => Page::Clean(buffer.into_shared(BLOCK_BYTES)),
+            Ok(buffer) => {
+                self.loads += 1;
+                Page::Clean {
+                    buffer: buffer.into_shared(BLOCK_BYTES),
+                    load: self.loads,
+                }
+            }
             Err(error) => Page::Failed(error),
         };
         let Some(slot) = self.cache.get(page) else {
@@ -189,7 +209,10 @@ impl IndexPages {
             if let Some(slot) = self.cache.get(page)
                 && let Page::Unwritten(buffer) = slot
             {
-                *slot = Page::Clean(buffer.clone());
+                *slot = Page::Clean {
+                    buffer: buffer.clone(),
+                    load: 0,
+                };
                 self.unwritten_bytes -= PAGE_BYTES;
             }
         }
@@ -197,10 +220,14 @@ impl IndexPages {
 
     /// Brings the cache back under its bound.
     pub fn trim(&mut self) {
-        while let Some(page) = self.cache.evict_above(self.bytes_max, |page| {
-            matches!(page, Page::Clean(_) | Page::Failed(_))
-        }) {
-            if let Page::Clean(buffer) = page {
+        let loads = self.loads;
+        let may_go = |page: &Page| match page {
+            Page::Clean { load, .. } => *load == 0 || load + FRESH_PAGES <= loads,
+            Page::Failed(_) => true,
+            Page::Unwritten(_) | Page::Loading(_) => false,
+        };
+        while let Some(page) = self.cache.evict_above(self.bytes_max, may_go) {
+            if let Page::Clean { buffer, .. } = page {
                 self.pool.retire(buffer);
             }
         }

@@ -248,6 +248,7 @@ impl Shard {
         }
         let pending_bytes = self.log.undurable_bytes();
         if pending_bytes > self.config.undurable_bytes_max || self.pages.is_behind() {
+            let pending_bytes = pending_bytes + self.pages.unwritten_bytes();
             return Err(AppendError::BatchFull { pending_bytes });
         }
         if self.log.fits(bytes) {

@@ -1,0 +1,115 @@
+//! What an append costs: no allocation once warm, and (run by hand, in release) how long it takes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Instant;
+
+use rmq_engine::memory::MemoryStorage;
+use rmq_engine::{CommandKind, MessageDraft, Shard, ShardConfig, StorageDone};
+
+/// Counts allocations of the thread that asks.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+#[allow(unsafe_code)] // A global allocator cannot be written without.
+// SAFETY: forwards to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn shard() -> Shard {
+    let mut config = ShardConfig::new(0, 1);
+    // Small enough to have every pool in use after a few thousand messages.
+    config.tail_bytes_max = 8 << 20;
+    config.index_bytes_max = 64 << 10;
+    MemoryStorage::new().open(config).unwrap()
+}
+
+fn draft<'a>(body: &'a [u8], queue_id: u32) -> MessageDraft<'a> {
+    MessageDraft {
+        topic: "BenchmarkTopic",
+        queue_id,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp_ms: 1,
+        born_host: "127.0.0.1:5".parse().unwrap(),
+        store_host: "127.0.0.1:10911".parse().unwrap(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body,
+        properties: b"UNIQ_KEY\x017F0000010000123456789ABCDEF0123\x02WAIT\x01true\x02",
+        tags_code: 0,
+    }
+}
+
+/// A device that takes everything and keeps nothing.
+fn complete_all(shard: &mut Shard) {
+    shard.pump(1);
+    while let Some(command) = shard.next_command() {
+        let done = match command.kind {
+            CommandKind::Write { data, .. } => StorageDone::Written {
+                bytes: data.len() as u64,
+            },
+            CommandKind::WriteIndex { .. } => StorageDone::IndexWritten,
+            CommandKind::PrepareSegment { .. } => StorageDone::SegmentReady,
+            CommandKind::Read { .. } | CommandKind::ReadIndex { .. } => {
+                unreachable!("nothing is read")
+            }
+        };
+        shard.complete(command.id, Ok(done));
+    }
+}
+
+fn append(shard: &mut Shard, count: u32, body: &[u8]) {
+    for number in 0..count {
+        shard.append(&draft(body, number % 4), 1).unwrap();
+        if number % 256 == 255 {
+            complete_all(shard);
+        }
+    }
+}
+
+#[test]
+fn a_warm_append_allocates_nothing() {
+    let (mut shard, body) = (shard(), [7; 1024]);
+    append(&mut shard, 40_960, &body);
+    let before = ALLOCATIONS.get();
+    append(&mut shard, 10_240, &body);
+    let allocations = ALLOCATIONS.get() - before;
+    // What is left: a queue's page directory doubling, and the page list of an index write, one per 32 pages.
+    assert!(
+        allocations <= 100,
+        "{allocations} allocations for 10,240 messages"
+    );
+}
+
+/// `cargo test --release -p rmq-engine --test append_cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a check"]
+fn measure() {
+    for size in [128, 1024, 4096] {
+        let (mut shard, body) = (shard(), vec![7; size]);
+        append(&mut shard, 102_400, &body);
+        let started = Instant::now();
+        append(&mut shard, 512_000, &body);
+        println!(
+            "{size} bytes: {} ns per message",
+            started.elapsed().as_nanos() / 512_000
+        );
+    }
+}

@@ -1,0 +1,395 @@
+//! A disk that delays, reorders, tears and loses writes, and sometimes refuses them.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use rmq_engine::{
+    CommandId, CommandKind, LogPosition, LogSource, StorageCommand, StorageDone, StorageError,
+};
+
+use crate::random::Random;
+
+/// What a device writes atomically.
+const SECTOR_BYTES: usize = 512;
+const NO_SPACE: StorageError = StorageError { errno: 28 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process is gone; the kernel and the device live on.
+    Kill,
+    /// What was not forced to stable media may be gone too.
+    PowerCut,
+}
+
+/// How often things go wrong, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub write_error: usize,
+    pub short_write: usize,
+    pub read_error: usize,
+    pub no_space: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Write {
+    segment_start: u64,
+    at: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    command: StorageCommand,
+}
+
+/// What the disk did, for the check that the simulation gets where it hurts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskCounters {
+    pub segments_recycled: u64,
+    pub log_reads: u64,
+    pub index_reads: u64,
+    pub writes_beside_others: u64,
+}
+
+/// The files of one shard.
+pub struct Disk {
+    segment_bytes: usize,
+    /// What a reader gets now.
+    current: BTreeMap<u64, Vec<u8>>,
+    /// What a power cut leaves for certain.
+    stable: BTreeMap<u64, Vec<u8>>,
+    /// Completed writes between the two, in order.
+    unsynced: Vec<Write>,
+    index: Vec<u8>,
+    in_flight: Vec<InFlight>,
+    pub faults: Faults,
+    pub counters: DiskCounters,
+    /// Recovery may do this many operations more before the next crash.
+    pub operations_left: Option<usize>,
+}
+
+impl Disk {
+    pub fn new(segment_bytes: u64) -> Self {
+        Self {
+            segment_bytes: segment_bytes as usize,
+            current: BTreeMap::new(),
+            stable: BTreeMap::new(),
+            unsynced: Vec::new(),
+            index: Vec::new(),
+            in_flight: Vec::new(),
+            faults: Faults::default(),
+            counters: DiskCounters::default(),
+            operations_left: None,
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Takes a command; checks what the shard promises about its writes.
+    pub fn submit(&mut self, command: StorageCommand, durable: LogPosition) {
+        if let CommandKind::Write {
+            segment_start,
+            at,
+            data,
+            ..
+        } = &command.kind
+        {
+            let (start, end) = (*at, at + data.len() as u64);
+            assert!(
+                start.is_multiple_of(4096) && end <= self.segment_bytes as u64,
+                "whole blocks inside the segment"
+            );
+            let mut is_alone = true;
+            for other in &self.in_flight {
+                if let CommandKind::Write {
+                    segment_start: segment,
+                    at,
+                    data,
+                    ..
+                } = &other.command.kind
+                {
+                    is_alone = false;
+                    let overlaps =
+                        segment == segment_start && *at < end && start < at + data.len() as u64;
+                    assert!(!overlaps, "two writes in flight touch the same block");
+                }
+            }
+            self.counters.writes_beside_others += u64::from(!is_alone);
+            let file = self
+                .current
+                .get(segment_start)
+                .expect("writes go to prepared segments only");
+            let durable_bytes = durable
+                .bytes()
+                .saturating_sub(segment_start + start)
+                .min(data.len() as u64) as usize;
+            let durable_bytes = durable_bytes.min(data.without_padding().len());
+            let at = start as usize;
+            assert_eq!(
+                data.without_padding()[..durable_bytes],
+                file[at..at + durable_bytes],
+                "a rewritten block repeats its durable bytes"
+            );
+        }
+        self.in_flight.push(InFlight { command });
+    }
+
+    /// Completes one command, whichever.
+    pub fn complete_one(
+        &mut self,
+        random: &mut Random,
+    ) -> Option<(CommandId, Result<StorageDone, StorageError>)> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let index = random.below(self.in_flight.len());
+        let StorageCommand { id, kind } = self.in_flight.swap_remove(index).command;
+        Some((id, self.carry_out(kind, random)))
+    }
+
+    fn carry_out(
+        &mut self,
+        kind: CommandKind,
+        random: &mut Random,
+    ) -> Result<StorageDone, StorageError> {
+        match kind {
+            CommandKind::Write {
+                segment_start,
+                at,
+                data,
+                sync,
+            } => {
+                let write = padded(segment_start, at, data.without_padding(), data.len());
+                if random.chance(self.faults.write_error) {
+                    let torn = tear(&write, random);
+                    self.apply(torn, false);
+                    return Err(StorageError::IO);
+                }
+                if random.chance(self.faults.short_write) {
+                    let bytes = random.below(write.bytes.len() / SECTOR_BYTES) * SECTOR_BYTES;
+                    self.apply(
+                        vec![Write {
+                            bytes: write.bytes[..bytes].to_vec(),
+                            ..write
+                        }],
+                        false,
+                    );
+                    return Ok(StorageDone::Written {
+                        bytes: bytes as u64,
+                    });
+                }
+                self.apply(vec![write], sync);
+                Ok(StorageDone::Written {
+                    bytes: data.len() as u64,
+                })
+            }
+            CommandKind::Read {
+                segment_start,
+                at,
+                len,
+                mut into,
+            } => {
+                self.counters.log_reads += 1;
+                if random.chance(self.faults.read_error) {
+                    return Err(StorageError::IO);
+                }
+                let file = self.current.get(&segment_start).ok_or(StorageError::IO)?;
+                let at = at as usize;
+                into.as_mut_slice()[..len as usize].copy_from_slice(&file[at..at + len as usize]);
+                Ok(StorageDone::Read {
+                    into,
+                    bytes: u64::from(len),
+                })
+            }
+            CommandKind::WriteIndex { at, pages } => {
+                let mut at = at as usize;
+                for page in &pages {
+                    self.write_index_at(at, page.as_slice());
+                    at += page.len();
+                }
+                Ok(StorageDone::IndexWritten)
+            }
+            CommandKind::ReadIndex { at, mut into } => {
+                self.counters.index_reads += 1;
+                if random.chance(self.faults.read_error) {
+                    return Err(StorageError::IO);
+                }
+                let at = at as usize;
+                let len = into.len();
+                into.as_mut_slice()
+                    .copy_from_slice(&self.index[at..at + len]);
+                Ok(StorageDone::IndexRead { into })
+            }
+            CommandKind::PrepareSegment {
+                segment_start,
+                len_bytes,
+            } => {
+                assert_eq!(len_bytes, self.segment_bytes as u64);
+                if random.chance(self.faults.no_space) {
+                    return Err(NO_SPACE);
+                }
+                self.make_segment(segment_start, random);
+                Ok(StorageDone::SegmentReady)
+            }
+        }
+    }
+
+    /// A new segment is seldom empty: it holds what an expired one, or someone else, left on the disk.
+    fn make_segment(&mut self, segment_start: u64, random: &mut Random) {
+        if self.current.contains_key(&segment_start) {
+            return;
+        }
+        let bytes = match random.below(3) {
+            0 => vec![0; self.segment_bytes],
+            1 => (0..self.segment_bytes / 8)
+                .flat_map(|_| random.next().to_be_bytes())
+                .collect(),
+            _ => {
+                self.counters.segments_recycled += 1;
+                let olds: Vec<&Vec<u8>> = self.current.values().collect();
+                if olds.is_empty() {
+                    vec![0; self.segment_bytes]
+                } else {
+                    (*random.pick(&olds)).clone()
+                }
+            }
+        };
+        self.stable.insert(segment_start, bytes.clone());
+        self.current.insert(segment_start, bytes);
+    }
+
+    fn write_index_at(&mut self, at: usize, bytes: &[u8]) {
+        if self.index.len() < at + bytes.len() {
+            self.index.resize(at + bytes.len(), 0xEE);
+        }
+        self.index[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn apply(&mut self, writes: Vec<Write>, sync: bool) {
+        for write in writes {
+            put(&mut self.current, &write);
+            if sync {
+                put(&mut self.stable, &write);
+            } else {
+                self.unsynced.push(write);
+            }
+        }
+    }
+
+    /// Ends the process, or the machine. What was in flight is there in part; a power cut also loses parts of what
+    /// was completed but not synced. The index file may be anything afterwards.
+    pub fn crash(&mut self, crash: Crash, random: &mut Random) {
+        for InFlight { command } in std::mem::take(&mut self.in_flight) {
+            match command.kind {
+                CommandKind::Write {
+                    segment_start,
+                    at,
+                    data,
+                    ..
+                } => {
+                    let write = padded(segment_start, at, data.without_padding(), data.len());
+                    let torn = tear(&write, random);
+                    self.apply(torn, false);
+                }
+                CommandKind::PrepareSegment { segment_start, .. } if random.chance(50) => {
+                    self.make_segment(segment_start, random);
+                }
+                _ => {}
+            }
+        }
+        if crash == Crash::PowerCut {
+            for write in std::mem::take(&mut self.unsynced) {
+                for part in tear(&write, random) {
+                    put(&mut self.stable, &part);
+                }
+            }
+            self.current = self.stable.clone();
+        }
+        match random.below(3) {
+            0 => self.index.clear(),
+            1 => self.index.fill(0x5A),
+            _ => {}
+        }
+        self.operations_left = None;
+    }
+
+    fn count_operation(&mut self) -> io::Result<()> {
+        match &mut self.operations_left {
+            Some(0) => Err(io::Error::other("simulated crash")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn padded(segment_start: u64, at: u64, bytes: &[u8], len: usize) -> Write {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(len, 0);
+    Write {
+        segment_start,
+        at: at as usize,
+        bytes,
+    }
+}
+
+fn put(files: &mut BTreeMap<u64, Vec<u8>>, write: &Write) {
+    if let Some(file) = files.get_mut(&write.segment_start) {
+        file[write.at..write.at + write.bytes.len()].copy_from_slice(&write.bytes);
+    }
+}
+
+/// The sectors of a write that made it: all, none, the first ones, or any.
+fn tear(write: &Write, random: &mut Random) -> Vec<Write> {
+    let sectors = write.bytes.len() / SECTOR_BYTES;
+    let style = random.below(5);
+    let first = random.below(sectors + 1);
+    let kept = (0..sectors).filter(|sector| match style {
+        0 => true,
+        1 => false,
+        2 => *sector < first,
+        3 => *sector >= first,
+        _ => random.chance(50),
+    });
+    kept.map(|sector| Write {
+        segment_start: write.segment_start,
+        at: write.at + sector * SECTOR_BYTES,
+        bytes: write.bytes[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].to_vec(),
+    })
+    .collect()
+}
+
+impl LogSource for Disk {
+    fn segments(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.current.keys().rev().copied().collect())
+    }
+
+    fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.count_operation()?;
+        let file = self
+            .current
+            .get(&segment_start)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let rest = &file[at as usize..];
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
+        self.count_operation()?;
+        self.write_index_at(at as usize, pages);
+        Ok(())
+    }
+
+    fn make_stable(&mut self) -> io::Result<()> {
+        self.count_operation()?;
+        self.unsynced.clear();
+        self.stable = self.current.clone();
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! What the shard should hold, told in the plainest way: a list of everything that was appended.
+
+use std::collections::BTreeMap;
+
+use rmq_engine::PhysicalOffset;
+
+/// A message as it was sent and placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub physical_offset: PhysicalOffset,
+    pub body: Vec<u8>,
+    pub properties: Vec<u8>,
+    pub flag: i32,
+    pub store_time_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Entry {
+    Message {
+        topic: &'static str,
+        queue_id: u32,
+        queue_offset: i64,
+        sent: Sent,
+    },
+    Offset {
+        group: &'static str,
+        topic: &'static str,
+        queue_id: u32,
+        offset: i64,
+    },
+    GroupRemoved {
+        group: &'static str,
+    },
+    TopicRemoved {
+        topic: &'static str,
+    },
+    Setting {
+        kind: u8,
+        key: &'static str,
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// One record of the log.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// Where the record ends in the log.
+    pub end: u64,
+    /// Number of the append it came with: messages of one batch share it.
+    pub append: u64,
+    pub entry: Entry,
+}
+
+/// The state all entries up to some point add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub queues: BTreeMap<(&'static str, u32), Vec<Sent>>,
+    pub offsets: BTreeMap<(&'static str, &'static str, u32), i64>,
+    pub settings: BTreeMap<(u8, &'static str), Vec<u8>>,
+}
+
+impl State {
+    pub fn of(history: &[Appended]) -> Self {
+        let mut state = Self::default();
+        for appended in history {
+            state.add(&appended.entry);
+        }
+        state
+    }
+
+    pub fn add(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Message {
+                topic,
+                queue_id,
+                queue_offset,
+                sent,
+            } => {
+                let queue = self.queues.entry((topic, *queue_id)).or_default();
+                assert_eq!(
+                    *queue_offset,
+                    queue.len() as i64,
+                    "queue offsets are contiguous"
+                );
+                queue.push(sent.clone());
+            }
+            Entry::Offset {
+                group,
+                topic,
+                queue_id,
+                offset,
+            } => {
+                self.offsets.insert((group, topic, *queue_id), *offset);
+            }
+            Entry::GroupRemoved { group } => self.offsets.retain(|(of, _, _), _| of != group),
+            Entry::TopicRemoved { topic } => {
+                self.queues.retain(|(of, _), _| of != topic);
+                self.offsets.retain(|(_, of, _), _| of != topic);
+            }
+            Entry::Setting {
+                kind,
+                key,
+                value: Some(value),
+            } => {
+                self.settings.insert((*kind, key), value.clone());
+            }
+            Entry::Setting {
+                kind,
+                key,
+                value: None,
+            } => {
+                self.settings.remove(&(*kind, *key));
+            }
+        }
+    }
+}

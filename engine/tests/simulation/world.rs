@@ -1,0 +1,733 @@
+//! One run: a shard, its disk, its users, and the checks after every crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rmq_engine::commit_log::record::tags_code;
+use rmq_engine::{
+    AppendError, BatchItem, Bounds, Durability, Fetch, FetchRequest, Geometry, LogPosition,
+    MessageDraft, Nothing, Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter,
+    Ticket,
+};
+
+use crate::disk::{Crash, Disk, Faults};
+use crate::model::{Appended, Entry, Sent, State};
+use crate::random::Random;
+
+const TOPICS: [&str; 3] = [
+    "A",
+    "B",
+    "a-topic-whose-name-is-longer-than-one-hundred-and-twenty-seven-bytes-so-that-its-records-use-the-second-version-of-the-format-yes",
+];
+const GROUPS: [&str; 2] = ["g", "h"];
+const KEYS: [&str; 3] = ["k1", "k2", "k3"];
+const TAGS: [&[u8]; 4] = [
+    b"",
+    b"TAGS\x01A\x02",
+    b"KEYS\x01x\x02TAGS\x01TagB",
+    b"TAGS\x01\xE4\xB8\xAD\x02",
+];
+const TICKET: Ticket = Ticket(1);
+
+/// What happened in a run, or in many.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub messages: u64,
+    pub kills: u64,
+    pub power_cuts: u64,
+    pub crashes_in_recovery: u64,
+    pub lost_unacknowledged: u64,
+    pub lost_in_async_power_cut: u64,
+    pub poisoned: u64,
+    pub segments_recycled: u64,
+    pub cold_reads: u64,
+    pub index_reads: u64,
+    pub writes_beside_others: u64,
+}
+
+impl Summary {
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.crashes_in_recovery += other.crashes_in_recovery;
+        self.lost_unacknowledged += other.lost_unacknowledged;
+        self.lost_in_async_power_cut += other.lost_in_async_power_cut;
+        self.poisoned += other.poisoned;
+        self.segments_recycled += other.segments_recycled;
+        self.cold_reads += other.cold_reads;
+        self.index_reads += other.index_reads;
+        self.writes_beside_others += other.writes_beside_others;
+    }
+}
+
+pub struct World {
+    random: Random,
+    disk: Disk,
+    shard: Shard,
+    geometry: Geometry,
+    epoch: u64,
+    now_ms: i64,
+    /// Everything appended and not lost since.
+    history: Vec<Appended>,
+    state: State,
+    appends: u64,
+    /// End of the log at the last recovery, which made it stable.
+    stable_end: u64,
+    /// Messages sent at once, now and then; many fill pages of the index.
+    flood: usize,
+    summary: Summary,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let (chunk_bytes, chunks) =
+            *random.pick(&[(4096, 4), (8192, 8), (16_384, 4), (16_384, 1), (65_536, 2)]);
+        let geometry = Geometry {
+            segment_bytes: chunk_bytes * chunks,
+            chunk_bytes,
+        };
+        let mut disk = Disk::new(geometry.segment_bytes);
+        let config = Self::config(&mut random, geometry, 1);
+        let (shard, _) =
+            Shard::recover(config, &mut disk).expect("an empty disk is an empty shard");
+        if random.chance(30) {
+            disk.faults = Faults {
+                write_error: random.below(4),
+                short_write: random.below(3),
+                read_error: random.below(20),
+                no_space: random.below(60),
+            };
+        }
+        let flood = *random.pick(&[1, 1, 1, 1, 300]);
+        Self {
+            random,
+            disk,
+            shard,
+            geometry,
+            epoch: 1,
+            now_ms: 1_700_000_000_000,
+            history: Vec::new(),
+            state: State::default(),
+            appends: 0,
+            stable_end: 0,
+            flood,
+            summary: Summary::default(),
+        }
+    }
+
+    fn config(random: &mut Random, geometry: Geometry, epoch: u64) -> ShardConfig {
+        let mut config = ShardConfig::new(5, epoch);
+        config.geometry = geometry;
+        config.durability = *random.pick(&[Durability::Async, Durability::Sync]);
+        config.tail_bytes_max = *random.pick(&[0, 16_384, 1 << 20]);
+        config.read_bytes_max = *random.pick(&[0, 32_768, 1 << 20]);
+        config.index_bytes_max = *random.pick(&[0, 8192, 1 << 20]);
+        config.eager_write_bytes = *random.pick(&[0, 1000, 20_000]);
+        config.undurable_bytes_max = *random.pick(&[10_000, 1 << 20]);
+        config
+    }
+
+    pub fn run(mut self) -> Summary {
+        let lives = 1 + self.random.below(5);
+        for _ in 0..lives {
+            let steps = self.random.below(120);
+            let busyness = *self.random.pick(&[20, 50, 90]);
+            for _ in 0..steps {
+                self.step(busyness);
+            }
+            self.crash_and_recover();
+        }
+        self.disk.faults = Faults::default();
+        self.settle();
+        self.check_all();
+        self.summary.segments_recycled = self.disk.counters.segments_recycled;
+        self.summary.cold_reads = self.disk.counters.log_reads;
+        self.summary.index_reads = self.disk.counters.index_reads;
+        self.summary.writes_beside_others = self.disk.counters.writes_beside_others;
+        self.summary
+    }
+
+    fn step(&mut self, busyness: usize) {
+        match self.random.below(20) {
+            0..=7 => self.send(),
+            8 | 9 => self.send_batch(),
+            10 | 11 => self.change_something_small(),
+            12 => self.fetch_somewhere(),
+            13 => self.read_some_record(),
+            14 => {
+                let jump = *self.random.pick(&[1, 1000, 86_400_000, -5000, -86_400_000]);
+                self.now_ms += jump;
+            }
+            _ => self.turn(),
+        }
+        if self.random.chance(busyness) {
+            self.turn();
+        }
+    }
+
+    /// One turn of the loop: pump, hand commands over, complete some.
+    fn turn(&mut self) {
+        self.now_ms += 1;
+        self.shard.pump(self.now_ms);
+        self.hand_over();
+        for _ in 0..self.random.below(4) {
+            let Some((id, result)) = self.disk.complete_one(&mut self.random) else {
+                break;
+            };
+            let durable = self.shard.durable();
+            let was_poisoned = self.shard.is_poisoned();
+            self.shard.complete(id, result);
+            assert!(
+                durable <= self.shard.durable() && self.shard.durable() <= self.shard.appended()
+            );
+            assert!(
+                !was_poisoned || durable == self.shard.durable(),
+                "a poisoned log acknowledges nothing"
+            );
+        }
+    }
+
+    fn hand_over(&mut self) {
+        while let Some(command) = self.shard.next_command() {
+            self.disk.submit(command, self.shard.durable());
+        }
+    }
+
+    /// Turns until everything appended is durable and the disk is idle (or the shard is poisoned).
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.now_ms += 500; // Segments that failed are asked for again.
+            self.turn();
+            let is_written =
+                self.shard.durable() == self.shard.appended() || self.shard.is_poisoned();
+            if self.disk.is_idle() && is_written {
+                return;
+            }
+        }
+        panic!("the shard does not settle");
+    }
+
+    fn place(&mut self) -> (&'static str, u32) {
+        let topic = *self.random.pick(&TOPICS);
+        let queue_id = *self.random.pick(&[0, 0, 0, 1, 9]);
+        (topic, queue_id)
+    }
+
+    fn body(&mut self) -> Vec<u8> {
+        let largest = self.geometry.segment_bytes as usize;
+        let size = match self.random.below(20) {
+            0 => self.random.below(largest),
+            1..=4 => self.random.below(6000),
+            _ => self.random.below(200),
+        };
+        let fill = self.random.next() as u8;
+        (0..size).map(|at| fill.wrapping_add(at as u8)).collect()
+    }
+
+    fn draft<'a>(
+        &self,
+        topic: &'a str,
+        queue_id: u32,
+        body: &'a [u8],
+        properties: &'a [u8],
+    ) -> MessageDraft<'a> {
+        MessageDraft {
+            topic,
+            queue_id,
+            flag: body.len() as i32,
+            sys_flag: 0,
+            born_timestamp_ms: 5,
+            born_host: "[2001:db8::5]:77".parse().unwrap(),
+            store_host: "10.0.0.1:10911".parse().unwrap(),
+            reconsume_times: 2,
+            prepared_transaction_offset: 0,
+            body,
+            properties,
+            tags_code: tags_code(properties),
+        }
+    }
+
+    fn send(&mut self) {
+        let ((topic, queue_id), mut body) = (self.place(), self.body());
+        let properties = *self.random.pick(&TAGS);
+        let times = *self.random.pick(&[1, 1, 1, 30, self.flood]);
+        if times > 30 {
+            body.truncate(3); // Many rows, little log.
+        }
+        for _ in 0..times {
+            let draft = self.draft(topic, queue_id, &body, properties);
+            match self.shard.append(&draft, self.now_ms) {
+                Ok(placed) => self.note_message(topic, queue_id, placed, &body, properties),
+                Err(error) => return self.check_refusal(error),
+            }
+            self.appends += 1;
+        }
+    }
+
+    fn send_batch(&mut self) {
+        let (topic, queue_id) = self.place();
+        let bodies: Vec<_> = (0..1 + self.random.below(20))
+            .map(|_| (self.body(), *self.random.pick(&TAGS)))
+            .collect();
+        let items: Vec<_> = bodies
+            .iter()
+            .map(|(body, properties)| BatchItem {
+                flag: body.len() as i32,
+                body,
+                properties,
+                tags_code: tags_code(properties),
+            })
+            .collect();
+        let mut placed = Vec::new();
+        let draft = self.draft(topic, queue_id, b"", b"");
+        match self
+            .shard
+            .append_many(&draft, &items, self.now_ms, &mut placed)
+        {
+            Ok(()) => {
+                assert_eq!(placed.len(), bodies.len());
+                for (placed, (body, properties)) in placed.into_iter().zip(&bodies) {
+                    self.note_message(topic, queue_id, placed, body, properties);
+                }
+                self.appends += 1;
+            }
+            Err(error) => self.check_refusal(error),
+        }
+    }
+
+    fn note_message(
+        &mut self,
+        topic: &'static str,
+        queue_id: u32,
+        placed: Placed,
+        body: &[u8],
+        properties: &[u8],
+    ) {
+        self.summary.messages += 1;
+        let sent = Sent {
+            physical_offset: placed.physical_offset,
+            body: body.to_vec(),
+            properties: properties.to_vec(),
+            flag: body.len() as i32,
+            store_time_ms: self.now_ms,
+        };
+        self.note(
+            placed.end,
+            Entry::Message {
+                topic,
+                queue_id,
+                queue_offset: placed.queue_offset,
+                sent,
+            },
+        );
+    }
+
+    fn note(&mut self, end: LogPosition, entry: Entry) {
+        self.state.add(&entry);
+        self.history.push(Appended {
+            end: end.bytes(),
+            append: self.appends,
+            entry,
+        });
+    }
+
+    fn check_refusal(&self, error: AppendError) {
+        match error {
+            AppendError::BatchFull { pending_bytes } => assert!(0 < pending_bytes),
+            AppendError::Poisoned => assert!(self.shard.is_poisoned()),
+            AppendError::RecordTooLarge {
+                size_bytes,
+                size_bytes_max,
+            } => assert!(size_bytes > size_bytes_max),
+            AppendError::SegmentUnavailable { .. } => assert!(0 < self.disk.faults.no_space),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn change_something_small(&mut self) {
+        let (topic, queue_id) = self.place();
+        let (group, key) = (*self.random.pick(&GROUPS), *self.random.pick(&KEYS));
+        let before = self.shard.appended();
+        let (end, entry) = match self.random.below(24) {
+            0..=10 => {
+                let offset = self.random.below(5) as i64;
+                let end = self.shard.commit_offset(group, topic, queue_id, offset);
+                (
+                    end,
+                    Entry::Offset {
+                        group,
+                        topic,
+                        queue_id,
+                        offset,
+                    },
+                )
+            }
+            11..=20 => {
+                let kind = self.random.below(2) as u8;
+                let value = self.random.chance(70).then(|| self.body());
+                (
+                    self.shard.put_setting(kind, key, value.as_deref()),
+                    Entry::Setting { kind, key, value },
+                )
+            }
+            21 | 22 => (
+                self.shard.remove_offsets_of_group(group),
+                Entry::GroupRemoved { group },
+            ),
+            _ => (
+                self.shard.remove_topic(topic),
+                Entry::TopicRemoved { topic },
+            ),
+        };
+        match end {
+            Ok(end) if before < self.shard.appended() => {
+                assert_eq!(end, self.shard.appended());
+                self.note(end, entry);
+                self.appends += 1;
+            }
+            Ok(end) => {
+                assert!(end <= before, "what writes nothing waits for nothing later");
+                let mut unchanged = self.state.clone();
+                unchanged.add(&entry);
+                assert_eq!(
+                    unchanged, self.state,
+                    "only what changes nothing may write nothing"
+                );
+            }
+            Err(error) => self.check_refusal(error),
+        }
+    }
+
+    fn fetch_somewhere(&mut self) {
+        let (topic, queue_id) = self.place();
+        let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
+        let offset = self.random.below(max as usize + 1) as i64;
+        let filter = if self.random.chance(50) {
+            TagFilter::All
+        } else {
+            TagFilter::Codes(Arc::from([65, 20_013]))
+        };
+        self.fetch_and_check(topic, queue_id, offset, &filter);
+    }
+
+    /// One fetch, with turns while it is pending; returns where to go on.
+    fn fetch_and_check(
+        &mut self,
+        topic: &'static str,
+        queue_id: u32,
+        offset: i64,
+        filter: &TagFilter,
+    ) -> i64 {
+        let request = FetchRequest {
+            topic,
+            queue_id,
+            offset,
+            count_max: 1 + self.random.below(40) as u32,
+            bytes_max: self.random.below(20_000) as u32,
+            filter,
+        };
+        for _ in 0..2000 {
+            let bounds = self.shard.bounds(topic, queue_id);
+            match self.shard.fetch(&request, TICKET) {
+                Fetch::Pending => {
+                    self.hand_over();
+                    while self.shard.ready().is_none() {
+                        assert!(!self.disk.is_idle(), "a pending fetch waits for a command");
+                        self.turn();
+                    }
+                }
+                Fetch::Found {
+                    slices,
+                    count,
+                    bytes,
+                    next,
+                    bounds: at,
+                } => {
+                    assert_eq!(at, bounds);
+                    assert!(
+                        offset < next
+                            && next <= bounds.max
+                            && 0 < count
+                            && count <= request.count_max
+                    );
+                    let sizes: usize = slices.iter().map(|slice| slice.len()).sum();
+                    assert_eq!(sizes, bytes as usize);
+                    assert!(count == 1 || bytes <= request.bytes_max);
+                    let records = slices.iter().flat_map(|slice| records(slice.as_ref()));
+                    let found: Vec<_> = records
+                        .inspect(|record| assert!(record.topic == topic))
+                        .collect();
+                    assert_eq!(found.len(), count as usize);
+                    self.check_found(&found, topic, queue_id, offset, next, filter);
+                    return next;
+                }
+                Fetch::Nothing {
+                    why: Nothing::ReadFailed(_),
+                    next,
+                    ..
+                } => {
+                    assert!(0 < self.disk.faults.read_error);
+                    return next;
+                }
+                Fetch::Nothing {
+                    why: Nothing::NoMatch,
+                    next,
+                    ..
+                } => {
+                    assert!(offset < next && next <= bounds.max);
+                    self.check_found(&[], topic, queue_id, offset, next, filter);
+                    return next;
+                }
+                Fetch::Nothing {
+                    why: Nothing::AtEnd,
+                    next,
+                    ..
+                } => {
+                    assert_eq!((next, offset), (bounds.max, bounds.max));
+                    return next;
+                }
+                Fetch::Nothing {
+                    why: Nothing::NoQueue | Nothing::Empty,
+                    ..
+                } => {
+                    assert_eq!(bounds.max, 0);
+                    return 0;
+                }
+                other => panic!("{other:?} for {request:?} within {bounds:?}"),
+            }
+        }
+        panic!("a fetch never ends");
+    }
+
+    /// Found must be exactly the messages between the offsets that pass the filter.
+    fn check_found(
+        &self,
+        found: &[Record<'_>],
+        topic: &'static str,
+        queue_id: u32,
+        offset: i64,
+        next: i64,
+        filter: &TagFilter,
+    ) {
+        let queue = &self.state.queues[&(topic, queue_id)];
+        let passes = |sent: &Sent| match filter {
+            TagFilter::All => true,
+            TagFilter::Codes(codes) => codes.contains(&(tags_code(&sent.properties) as i32)),
+        };
+        let expected: Vec<_> = (offset..next)
+            .filter(|at| passes(&queue[*at as usize]))
+            .collect();
+        assert_eq!(
+            found
+                .iter()
+                .map(|record| record.queue_offset)
+                .collect::<Vec<_>>(),
+            expected
+        );
+        for record in found {
+            check_record(record, &queue[record.queue_offset as usize]);
+        }
+    }
+
+    fn read_some_record(&mut self) {
+        let (topic, queue_id) = self.place();
+        let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
+        if max == 0 {
+            return;
+        }
+        let offset = self.random.below(max as usize);
+        let sent = self.state.queues[&(topic, queue_id)][offset].clone();
+        for _ in 0..2000 {
+            match self.shard.read_record(sent.physical_offset, TICKET) {
+                ReadRecord::Pending => {
+                    self.hand_over();
+                    while self.shard.ready().is_none() {
+                        assert!(!self.disk.is_idle(), "a pending read waits for a command");
+                        self.turn();
+                    }
+                }
+                ReadRecord::Found(slice) => {
+                    return check_record(&Record::decode(slice.as_ref()).unwrap(), &sent);
+                }
+                ReadRecord::Failed(_) if 0 < self.disk.faults.read_error => return,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("a read never ends");
+    }
+
+    fn crash_and_recover(&mut self) {
+        let acknowledged = self.shard.durable().bytes();
+        let mut must_keep = acknowledged;
+        self.summary.poisoned += u64::from(self.shard.is_poisoned());
+        let mut crash = self.crash();
+        let recovered = loop {
+            if crash == Crash::PowerCut && self.shard.config().durability == Durability::Async {
+                must_keep = self.stable_end; // A clean prefix, not shorter than what recovery has shown before.
+            }
+            self.epoch += 1;
+            let config = Self::config(&mut self.random, self.geometry, self.epoch);
+            if self.random.chance(20) {
+                self.disk.operations_left = Some(self.random.below(6));
+            }
+            match Shard::recover(config, &mut self.disk) {
+                Ok((shard, recovered)) => {
+                    self.disk.operations_left = None;
+                    self.shard = shard;
+                    break recovered;
+                }
+                Err(RecoverError::Io(_)) if self.disk.operations_left == Some(0) => {
+                    self.summary.crashes_in_recovery += 1;
+                    crash = self.crash();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let end = recovered.end.bytes();
+        assert!(
+            must_keep <= end,
+            "acknowledged up to {must_keep}, recovered up to {end}: {recovered:?}"
+        );
+        let kept = self.history.partition_point(|appended| appended.end <= end);
+        if let (Some(last), Some(first_lost)) = (
+            kept.checked_sub(1).map(|at| &self.history[at]),
+            self.history.get(kept),
+        ) {
+            assert_ne!(
+                last.append, first_lost.append,
+                "a batch is kept or lost as a whole"
+            );
+        }
+        let last_end = kept.checked_sub(1).map_or(0, |at| self.history[at].end);
+        assert_eq!(
+            last_end, end,
+            "the log ends with a record that was sent: {recovered:?}"
+        );
+        self.summary.lost_unacknowledged += u64::from(kept < self.history.len());
+        self.summary.lost_in_async_power_cut += u64::from(end < acknowledged);
+        self.stable_end = end;
+        self.history.truncate(kept);
+        self.state = State::of(&self.history);
+        assert_eq!(recovered.records, kept as u64);
+        self.check_all();
+        if self.random.chance(20) {
+            self.check_recovery_is_idempotent(&recovered);
+        }
+    }
+
+    fn crash(&mut self) -> Crash {
+        let crash = *self.random.pick(&[Crash::Kill, Crash::PowerCut]);
+        match crash {
+            Crash::Kill => self.summary.kills += 1,
+            Crash::PowerCut => self.summary.power_cuts += 1,
+        }
+        self.disk.crash(crash, &mut self.random);
+        crash
+    }
+
+    fn check_recovery_is_idempotent(&mut self, recovered: &rmq_engine::Recovered) {
+        self.disk.crash(Crash::Kill, &mut self.random); // Only reads and index writes can be in flight.
+        self.epoch += 1;
+        let config = Self::config(&mut self.random, self.geometry, self.epoch);
+        let (shard, again) = Shard::recover(config, &mut self.disk).unwrap();
+        // What stands behind the end may have changed: a segment that was being prepared.
+        let stopped_because = again.stopped_because;
+        assert_eq!(
+            again,
+            rmq_engine::Recovered {
+                stopped_because,
+                ..recovered.clone()
+            }
+        );
+        self.shard = shard;
+        self.check_all();
+    }
+
+    /// Everything the shard shows is what the model says, up to what is durable. Called when all of it is.
+    fn check_all(&mut self) {
+        if self.shard.is_poisoned() {
+            return;
+        }
+        assert_eq!(self.shard.durable(), self.shard.appended());
+        let queues: BTreeMap<_, _> = self
+            .shard
+            .all_queues()
+            .map(|(topic, queue_id, bounds)| ((topic.to_owned(), queue_id), bounds))
+            .collect();
+        let expected: BTreeMap<_, _> = self
+            .state
+            .queues
+            .iter()
+            .map(|((topic, queue_id), sent)| {
+                (
+                    (topic.to_string(), *queue_id),
+                    Bounds {
+                        min: 0,
+                        max: sent.len() as i64,
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(queues, expected);
+        let faults = std::mem::take(&mut self.disk.faults);
+        for (topic, queue_id) in self.state.queues.keys().copied().collect::<Vec<_>>() {
+            let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
+            let mut offset = 0;
+            while offset < max {
+                offset = self.fetch_and_check(topic, queue_id, offset, &TagFilter::All);
+            }
+        }
+        self.disk.faults = faults;
+        let offsets: BTreeMap<_, _> = self
+            .shard
+            .offsets()
+            .map(|(g, t, q, offset)| ((g, t, q), offset))
+            .collect();
+        assert!(
+            offsets.iter().map(|(key, offset)| (*key, *offset)).eq(self
+                .state
+                .offsets
+                .iter()
+                .map(|(k, o)| (*k, *o)))
+        );
+        for kind in 0..2 {
+            let settings = self
+                .shard
+                .settings(kind)
+                .map(|(key, value)| (key, value.to_vec()));
+            let expected = self
+                .state
+                .settings
+                .iter()
+                .filter(|((of, _), _)| *of == kind);
+            assert!(settings.eq(expected.map(|((_, key), value)| (*key, value.clone()))));
+        }
+    }
+}
+
+fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let record = Record::decode(bytes).expect("slices hold whole records");
+        bytes = &bytes[record.size_bytes as usize..];
+        records.push(record);
+    }
+    records
+}
+
+fn check_record(record: &Record<'_>, sent: &Sent) {
+    assert_eq!(record.physical_offset, sent.physical_offset.to_wire());
+    assert!(
+        record.body == sent.body,
+        "the body at {} is another one",
+        record.queue_offset
+    );
+    assert_eq!(
+        (record.properties, record.flag),
+        (&sent.properties[..], sent.flag)
+    );
+    assert_eq!(record.store_timestamp_ms, sent.store_time_ms);
+    assert_eq!((record.born_timestamp_ms, record.reconsume_times), (5, 2));
+}

@@ -1,0 +1,227 @@
+//! The store's directory on a real file system.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rmq_engine::store_dir::{
+    DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions,
+};
+use rmq_engine::{
+    CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig,
+    StorageDone, TagFilter, Ticket,
+};
+
+const OPTIONS: StoreOptions = StoreOptions {
+    shard_count: 2,
+    geometry: Geometry {
+        segment_bytes: 128 * 1024,
+        chunk_bytes: 16 * 1024,
+    },
+};
+
+fn open(path: &Path) -> Result<StoreDir, StoreError> {
+    StoreDir::open(path, OPTIONS)
+}
+
+#[test]
+fn a_store_keeps_what_it_was_created_with_and_counts_its_openings() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new").join("store");
+    assert_eq!(open(&path).unwrap().epoch(), 1);
+    let again = StoreDir::open(
+        &path,
+        StoreOptions {
+            shard_count: 7,
+            geometry: Geometry::default(),
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        (again.epoch(), again.shard_count(), again.geometry()),
+        (2, 2, OPTIONS.geometry)
+    );
+    assert!(path.join("shard-01").join("log").is_dir() && !path.join("probe").exists());
+}
+
+#[test]
+fn a_store_in_use_is_refused_by_name_and_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(dir.path()).unwrap();
+    let message = open(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.contains(&dir.path().display().to_string()),
+        "{message}"
+    );
+    assert!(
+        message.contains(&format!("(pid {})", std::process::id())),
+        "{message}"
+    );
+    drop(held);
+    assert_eq!(open(dir.path()).unwrap().epoch(), 2);
+}
+
+#[test]
+fn a_strange_manifest_is_refused_not_guessed() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let manifest = dir.path().join("manifest");
+    fs::write(&manifest, "ringmq store\nformat = 99\n").unwrap();
+    let refused = open(dir.path()).unwrap_err();
+    assert!(
+        matches!(
+            &refused,
+            StoreError::Manifest {
+                reason: ManifestError::UnknownFormat { .. },
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    fs::write(&manifest, "").unwrap();
+    assert!(matches!(
+        open(dir.path()),
+        Err(StoreError::Manifest {
+            reason: ManifestError::NotAManifest,
+            ..
+        })
+    ));
+    fs::remove_file(&manifest).unwrap();
+    assert!(matches!(
+        open(dir.path()),
+        Err(StoreError::ManifestMissing { .. })
+    ));
+}
+
+#[test]
+fn a_path_that_cannot_be_a_store_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let refused = open(&file).unwrap_err().to_string();
+    assert!(refused.contains(&file.display().to_string()), "{refused}");
+    let none = StoreDir::open(
+        dir.path(),
+        StoreOptions {
+            shard_count: 0,
+            ..OPTIONS
+        },
+    );
+    assert!(matches!(none, Err(StoreError::BadOptions { .. })));
+}
+
+/// Carries out commands on the real files, one after the other.
+fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
+    loop {
+        shard.pump(1);
+        let mut is_idle = true;
+        while let Some(command) = shard.next_command() {
+            is_idle = false;
+            let done = match command.kind {
+                CommandKind::PrepareSegment { segment_start, .. } => {
+                    files.create_segment(segment_start, direct_io).unwrap();
+                    StorageDone::SegmentReady
+                }
+                CommandKind::Write {
+                    segment_start,
+                    at,
+                    data,
+                    ..
+                } => {
+                    let file = files
+                        .open_segment(segment_start, DirectIo::Buffered)
+                        .unwrap();
+                    file.write_all_at(data.without_padding(), at).unwrap();
+                    StorageDone::Written {
+                        bytes: data.len() as u64,
+                    }
+                }
+                CommandKind::Read {
+                    segment_start,
+                    at,
+                    len,
+                    mut into,
+                } => {
+                    let file = files.open_segment(segment_start, direct_io).unwrap();
+                    file.read_exact_at(&mut into.as_mut_slice()[..len as usize], at)
+                        .unwrap();
+                    StorageDone::Read {
+                        into,
+                        bytes: u64::from(len),
+                    }
+                }
+                CommandKind::WriteIndex { at, pages } => {
+                    let file = files.open_index(direct_io).unwrap();
+                    for (page, at) in pages.iter().zip((at..).step_by(4096)) {
+                        file.write_all_at(page.as_slice(), at).unwrap();
+                    }
+                    StorageDone::IndexWritten
+                }
+                CommandKind::ReadIndex { at, mut into } => {
+                    files
+                        .open_index(direct_io)
+                        .unwrap()
+                        .read_exact_at(into.as_mut_slice(), at)
+                        .unwrap();
+                    StorageDone::IndexRead { into }
+                }
+            };
+            shard.complete(command.id, Ok(done));
+        }
+        if is_idle {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_shard_comes_back_from_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = [7; 700];
+    for round in 0..3 {
+        let store = open(dir.path()).unwrap();
+        let mut files = store.shard_files(1);
+        let mut config = ShardConfig::new(1, store.epoch());
+        config.geometry = store.geometry();
+        (config.tail_bytes_max, config.index_bytes_max) = (0, 0);
+        let (mut shard, recovered) = Shard::recover(config, &mut files).unwrap();
+        assert_eq!(recovered.messages, round * 500);
+        for _ in 0..500 {
+            let draft = MessageDraft {
+                topic: "T",
+                queue_id: 0,
+                flag: 0,
+                sys_flag: 0,
+                born_timestamp_ms: 0,
+                born_host: "127.0.0.1:1".parse().unwrap(),
+                store_host: "127.0.0.1:1".parse().unwrap(),
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body: &body,
+                properties: b"",
+                tags_code: 0,
+            };
+            shard.append(&draft, 1).unwrap();
+            settle(&mut shard, &files, store.direct_io());
+        }
+        for offset in (0..shard.bounds("T", 0).max).step_by(37) {
+            let request = FetchRequest {
+                topic: "T",
+                queue_id: 0,
+                offset,
+                count_max: 1,
+                bytes_max: 1,
+                filter: &TagFilter::All,
+            };
+            let slices = loop {
+                match shard.fetch(&request, Ticket(1)) {
+                    Fetch::Pending => settle(&mut shard, &files, store.direct_io()),
+                    Fetch::Found { slices, .. } => break slices,
+                    other => panic!("{other:?}"),
+                }
+            };
+            let record = Record::decode(slices[0].as_ref()).unwrap();
+            assert_eq!((record.queue_offset, record.body), (offset, &body[..]));
+        }
+    }
+}
