@@ -89,8 +89,8 @@ pub fn queues(options: &CommonOptions, purpose: Purpose) -> Result<Vec<Queue>, B
         let (route, count_max) = match route(&mut name_server, &topic)? {
             Some(route) => (route, wanted),
             None if purpose == Purpose::Send => {
-                let route = route(&mut name_server, AUTO_CREATE_TOPIC)?
-                    .ok_or_else(|| BenchError::NoRoute(topic.clone()))?;
+                let route =
+                    route(&mut name_server, AUTO_CREATE_TOPIC)?.ok_or_else(|| BenchError::NoRoute(topic.clone()))?;
                 (route, options.queues.unwrap_or(QUEUES_DEFAULT))
             }
             None => return Err(BenchError::NoRoute(topic)),
@@ -107,13 +107,7 @@ pub fn queues(options: &CommonOptions, purpose: Purpose) -> Result<Vec<Queue>, B
                 .and_then(|broker| broker.broker_addrs.get("0"));
             if let (Some(master), true) = (master, data.perm & permission != 0) {
                 let (name, broker) = (data.broker_name.clone(), resolve(master)?);
-                push_queues(
-                    &mut queues,
-                    broker,
-                    Some(name),
-                    &topic,
-                    count.min(count_max),
-                );
+                push_queues(&mut queues, broker, Some(name), &topic, count.min(count_max));
             }
         }
     }
@@ -123,13 +117,7 @@ pub fn queues(options: &CommonOptions, purpose: Purpose) -> Result<Vec<Queue>, B
     Ok(queues)
 }
 
-fn push_queues(
-    queues: &mut Vec<Queue>,
-    broker: SocketAddr,
-    broker_name: Option<String>,
-    topic: &str,
-    count: u32,
-) {
+fn push_queues(queues: &mut Vec<Queue>, broker: SocketAddr, broker_name: Option<String>, topic: &str, count: u32) {
     queues.extend((0..count).map(|queue_id| Queue {
         broker,
         broker_name: broker_name.clone(),
@@ -158,11 +146,7 @@ pub fn create_topics(options: &CommonOptions) -> Result<Vec<Queue>, BenchError> 
 
 fn name_server(list: &str) -> Result<AdminConnection, BenchError> {
     let mut failure = BenchError::Address(list.to_owned());
-    for address in list
-        .split([';', ','])
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
-    {
+    for address in list.split([';', ',']).map(str::trim).filter(|text| !text.is_empty()) {
         match resolve(address).and_then(AdminConnection::open) {
             Ok(connection) => return Ok(connection),
             Err(error) => failure = error,
@@ -181,38 +165,26 @@ fn route(name_server: &mut AdminConnection, topic: &str) -> Result<Option<Route>
     }
 }
 
-fn masters(
-    name_server: &mut AdminConnection,
-) -> Result<Vec<(SocketAddr, Option<String>)>, BenchError> {
+fn masters(name_server: &mut AdminConnection) -> Result<Vec<(SocketAddr, Option<String>)>, BenchError> {
     let answer = name_server.call(request::GET_CLUSTER_INFO, &[])?;
     if answer.code != response::SUCCESS {
         return Err(answer.refused("the cluster request"));
     }
     let cluster: ClusterInfo = parse(&answer.body, "the cluster request")?;
-    let masters = cluster
-        .broker_addr_table
-        .into_iter()
-        .filter_map(|(name, data)| {
-            let address = data.broker_addrs.get("0")?;
-            Some(resolve(address).map(|address| (address, Some(name))))
-        });
+    let masters = cluster.broker_addr_table.into_iter().filter_map(|(name, data)| {
+        let address = data.broker_addrs.get("0")?;
+        Some(resolve(address).map(|address| (address, Some(name))))
+    });
     let masters = masters.collect::<Result<Vec<_>, _>>()?;
     if masters.is_empty() {
-        return Err(BenchError::Answer {
-            what: "the cluster request",
-            reason: "no broker is registered".to_owned(),
-        });
+        return Err(BenchError::Answer { what: "the cluster request", reason: "no broker is registered".to_owned() });
     }
     Ok(masters)
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(body: &[u8], what: &'static str) -> Result<T, BenchError> {
-    serde_json::from_str(&quote_keys(&String::from_utf8_lossy(body))).map_err(|error| {
-        BenchError::Answer {
-            what,
-            reason: error.to_string(),
-        }
-    })
+    serde_json::from_str(&quote_keys(&String::from_utf8_lossy(body)))
+        .map_err(|error| BenchError::Answer { what, reason: error.to_string() })
 }
 
 /// RocketMQ writes integer keys of maps without quotes (`{0:"127.0.0.1:10911"}`).
@@ -252,11 +224,7 @@ pub struct Answer {
 
 impl Answer {
     fn refused(self, what: &'static str) -> BenchError {
-        BenchError::Refused {
-            what,
-            code: self.code,
-            remark: self.remark,
-        }
+        BenchError::Refused { what, code: self.code, remark: self.remark }
     }
 }
 
@@ -274,10 +242,7 @@ impl AdminConnection {
             Ok(socket)
         };
         let socket = open().map_err(|source| BenchError::Connect { address, source })?;
-        Ok(Self {
-            socket,
-            opaque: OPAQUE_FIRST,
-        })
+        Ok(Self { socket, opaque: OPAQUE_FIRST })
     }
 
     pub fn call(&mut self, code: i32, ext: &[(&str, &str)]) -> Result<Answer, BenchError> {
@@ -336,10 +301,9 @@ impl AdminConnection {
         let answer = self.call(code, &ext)?;
         match (answer.code, answer.offset) {
             (response::SUCCESS, Some(offset)) => Ok(offset),
-            (response::SUCCESS, None) => Err(BenchError::Answer {
-                what: "asking for a queue's bounds",
-                reason: "no offset in it".to_owned(),
-            }),
+            (response::SUCCESS, None) => {
+                Err(BenchError::Answer { what: "asking for a queue's bounds", reason: "no offset in it".to_owned() })
+            }
             _ => Err(answer.refused("asking for a queue's bounds")),
         }
     }
@@ -361,9 +325,6 @@ mod tests {
     fn cluster_of_the_reference_name_server_is_read() {
         let body = br#"{"brokerAddrTable":{"broker-a":{"brokerAddrs":{0:"127.0.0.1:10911"},"brokerName":"broker-a","cluster":"DefaultCluster","enableActingMaster":false}},"clusterAddrTable":{"DefaultCluster":["broker-a"]}}"#;
         let cluster: ClusterInfo = parse(body, "test").unwrap();
-        assert_eq!(
-            cluster.broker_addr_table["broker-a"].broker_addrs["0"],
-            "127.0.0.1:10911"
-        );
+        assert_eq!(cluster.broker_addr_table["broker-a"].broker_addrs["0"], "127.0.0.1:10911");
     }
 }

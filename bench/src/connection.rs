@@ -50,10 +50,7 @@ impl Connection {
     }
 
     /// Reads what has arrived and calls `on_frame` for every whole frame of it.
-    pub fn receive(
-        &mut self,
-        mut on_frame: impl FnMut(&[u8]) -> Result<(), BenchError>,
-    ) -> Result<(), BenchError> {
+    pub fn receive(&mut self, mut on_frame: impl FnMut(&[u8]) -> Result<(), BenchError>) -> Result<(), BenchError> {
         match self.socket.read(&mut self.input[self.filled..]) {
             Ok(0) => return Err(BenchError::Closed),
             Ok(count) => self.filled += count,
@@ -121,22 +118,13 @@ pub struct Poller {
 
 impl Poller {
     pub fn new() -> Result<Self, BenchError> {
-        let set = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|error| BenchError::Io(error.into()))?;
-        Ok(Self {
-            set,
-            events: Vec::with_capacity(256),
-        })
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| BenchError::Io(error.into()))?;
+        Ok(Self { set, events: Vec::with_capacity(256) })
     }
 
     pub fn watch(&self, connection: &Connection, token: u64) -> Result<(), BenchError> {
-        epoll::add(
-            &self.set,
-            &connection.socket,
-            EventData::new_u64(token),
-            EventFlags::IN,
-        )
-        .map_err(|error| BenchError::Io(error.into()))
+        epoll::add(&self.set, &connection.socket, EventData::new_u64(token), EventFlags::IN)
+            .map_err(|error| BenchError::Io(error.into()))
     }
 
     pub fn forget(&self, connection: &Connection) {
@@ -147,10 +135,7 @@ impl Poller {
     /// Waits for at most `timeout` and returns the tokens of the connections with something to do.
     pub fn wait(&mut self, timeout: Duration) -> Result<impl Iterator<Item = u64>, BenchError> {
         self.events.clear();
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         match epoll::wait(&self.set, spare_capacity(&mut self.events), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(BenchError::Io(error.into())),

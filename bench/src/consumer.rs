@@ -35,9 +35,7 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
     for queue in queues {
         let admin = match positions.entry(queue.broker) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(AdminConnection::open(queue.broker)?)
-            }
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(AdminConnection::open(queue.broker)?),
         };
         let code = match options.from {
             From::Begin => request::GET_MIN_OFFSET,
@@ -66,10 +64,7 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
             dealt[index % count].push(reader);
         }
         for readers in dealt {
-            lanes.push(Lane {
-                connection: Some(Connection::open(readers[0].queue.broker)?),
-                readers,
-            });
+            lanes.push(Lane { connection: Some(Connection::open(readers[0].queue.broker)?), readers });
         }
     }
     let threads = (common.threads as usize).min(lanes.len());
@@ -80,8 +75,7 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
     let workers = lanes_by_thread.into_iter().map(|lanes| {
         let request = PullRequest::new(options);
         let ends = (options.drain, common.count.unwrap_or(u64::MAX));
-        Box::new(move |context: &Context| Consumer::new(request, lanes, ends)?.run(context))
-            as Worker
+        Box::new(move |context: &Context| Consumer::new(request, lanes, ends)?.run(context)) as Worker
     });
     run::run("consumer", common, options.drain, workers.collect())
 }
@@ -155,13 +149,7 @@ impl Reader {
             let sees_all = options.subscription == "*";
             QueueCheck::new(offset, sees_all, verify == Verify::Order)
         });
-        Self {
-            queue,
-            offset,
-            state: State::Paused(0),
-            errors: 0,
-            check,
-        }
+        Self { queue, offset, state: State::Paused(0), errors: 0, check }
     }
 }
 
@@ -180,19 +168,8 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn new(
-        request: PullRequest,
-        lanes: Vec<Lane>,
-        (is_drain, count_max): (bool, u64),
-    ) -> Result<Self, BenchError> {
-        Ok(Self {
-            request,
-            lanes,
-            poller: Poller::new()?,
-            tally: Tally::new(),
-            is_drain,
-            count_max,
-        })
+    fn new(request: PullRequest, lanes: Vec<Lane>, (is_drain, count_max): (bool, u64)) -> Result<Self, BenchError> {
+        Ok(Self { request, lanes, poller: Poller::new()?, tally: Tally::new(), is_drain, count_max })
     }
 
     fn run(mut self, context: &Context) -> Result<Tally, BenchError> {
@@ -207,15 +184,10 @@ impl Consumer {
             let wake_ns = self.resume(context);
             let wait_ns = wake_ns.saturating_sub(context.clock.now_ns());
             ready.clear();
-            ready.extend(
-                self.poller
-                    .wait(Duration::from_nanos(wait_ns).min(WAIT_MAX))?,
-            );
+            ready.extend(self.poller.wait(Duration::from_nanos(wait_ns).min(WAIT_MAX))?);
             for token in &ready {
                 let token = *token as usize;
-                let result = self
-                    .receive(context, token)
-                    .and_then(|()| self.flush(token));
+                let result = self.receive(context, token).and_then(|()| self.flush(token));
                 if let Err(error) = result {
                     self.close(token, &error);
                 }
@@ -223,10 +195,7 @@ impl Consumer {
         }
         let readers = self.lanes.iter_mut().flat_map(|lane| &mut lane.readers);
         for check in readers.filter_map(|reader| reader.check.take()) {
-            self.tally
-                .verdict
-                .get_or_insert_default()
-                .add(&check.verdict());
+            self.tally.verdict.get_or_insert_default().add(&check.verdict());
         }
         Ok(self.tally)
     }
@@ -245,10 +214,7 @@ impl Consumer {
         let now_ns = context.clock.now_ns();
         let mut wake_ns = u64::MAX;
         for token in 0..self.lanes.len() {
-            let Lane {
-                connection,
-                readers,
-            } = &mut self.lanes[token];
+            let Lane { connection, readers } = &mut self.lanes[token];
             let Some(connection) = connection else {
                 continue;
             };
@@ -256,8 +222,7 @@ impl Consumer {
                 match reader.state {
                     State::Paused(until_ns) if until_ns <= now_ns => {
                         let opaque = OPAQUE_FIRST + index as i32;
-                        self.request
-                            .append_to(&mut connection.output, opaque, reader);
+                        self.request.append_to(&mut connection.output, opaque, reader);
                         reader.state = State::Waiting;
                     }
                     State::Paused(until_ns) => wake_ns = wake_ns.min(until_ns),
@@ -274,10 +239,7 @@ impl Consumer {
     }
 
     fn receive(&mut self, context: &Context, token: usize) -> Result<(), BenchError> {
-        let Lane {
-            connection,
-            readers,
-        } = &mut self.lanes[token];
+        let Lane { connection, readers } = &mut self.lanes[token];
         let Some(connection) = connection else {
             return Ok(());
         };
@@ -338,24 +300,17 @@ fn on_reply(
 ) -> Result<State, BenchError> {
     match reply.code {
         response::SUCCESS => on_records(context, tally, reader, reply, now_ns)?,
-        response::PULL_NOT_FOUND
-        | response::PULL_RETRY_IMMEDIATELY
-        | response::PULL_OFFSET_MOVED => {}
+        response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => {}
         _ => {
             tally.errors.count(reply.code, &reply.remark(), 1);
-            context
-                .errors
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            context.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             reader.errors += 1;
             return Ok(State::Paused(now_ns + ERROR_NS));
         }
     }
     let next = reply
         .ext_int("nextBeginOffset")
-        .ok_or_else(|| BenchError::Answer {
-            what: "a pull",
-            reason: "no nextBeginOffset in it".to_owned(),
-        })?;
+        .ok_or_else(|| BenchError::Answer { what: "a pull", reason: "no nextBeginOffset in it".to_owned() })?;
     if reply.code == response::PULL_OFFSET_MOVED {
         let remark = reply.remark();
         tally.errors.count(reply.code, &remark, 1);

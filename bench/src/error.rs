@@ -9,10 +9,7 @@ use crate::frame::FrameError;
 #[derive(Debug, Error)]
 pub enum BenchError {
     #[error("cannot connect to {address}: {source}")]
-    Connect {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
+    Connect { address: SocketAddr, source: std::io::Error },
     #[error("the server closed the connection")]
     Closed,
     #[error("{0}")]
@@ -20,11 +17,7 @@ pub enum BenchError {
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("{what} was refused with code {code}: {remark}")]
-    Refused {
-        what: &'static str,
-        code: i32,
-        remark: String,
-    },
+    Refused { what: &'static str, code: i32, remark: String },
     #[error("the answer to {what} is unreadable: {reason}")]
     Answer { what: &'static str, reason: String },
     #[error("cannot resolve address {0:?}: expected host:port")]

@@ -64,12 +64,7 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    pub fn begin(
-        out: &'a mut Vec<u8>,
-        serialization: Serialization,
-        code: i32,
-        opaque: i32,
-    ) -> Self {
+    pub fn begin(out: &'a mut Vec<u8>, serialization: Serialization, code: i32, opaque: i32) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
         let (mut opaque_at, mut ext_length_at) = (0, 0);
@@ -91,15 +86,7 @@ impl<'a> FrameWriter<'a> {
                 out.extend_from_slice(&[0; 4]);
             }
         }
-        Self {
-            out,
-            start,
-            serialization,
-            opaque,
-            opaque_at,
-            ext_length_at,
-            is_first: true,
-        }
+        Self { out, start, serialization, opaque, opaque_at, ext_length_at, is_first: true }
     }
 
     /// Appends one ext field; returns where its value starts, counted from the frame's first byte.
@@ -119,11 +106,9 @@ impl<'a> FrameWriter<'a> {
                 self.out.push(b'"');
             }
             Serialization::Binary => {
-                self.out
-                    .extend_from_slice(&(key.len() as u16).to_be_bytes());
+                self.out.extend_from_slice(&(key.len() as u16).to_be_bytes());
                 self.out.extend_from_slice(key.as_bytes());
-                self.out
-                    .extend_from_slice(&(value.len() as u32).to_be_bytes());
+                self.out.extend_from_slice(&(value.len() as u32).to_be_bytes());
                 value_at = self.out.len();
                 self.out.extend_from_slice(value.as_bytes());
             }
@@ -140,12 +125,10 @@ impl<'a> FrameWriter<'a> {
     pub fn finish(mut self, body_bytes: usize) -> usize {
         match self.serialization {
             Serialization::Json => {
-                self.out
-                    .extend_from_slice(b"},\"flag\":0,\"language\":\"JAVA\",\"opaque\":");
+                self.out.extend_from_slice(b"},\"flag\":0,\"language\":\"JAVA\",\"opaque\":");
                 self.opaque_at = self.out.len();
                 push_int(self.out, i64::from(self.opaque));
-                self.out
-                    .extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+                self.out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
                 push_int(self.out, i64::from(VERSION));
                 self.out.push(b'}');
             }
@@ -161,11 +144,7 @@ impl<'a> FrameWriter<'a> {
         };
         let length = header_bytes + 4 + body_bytes as u32;
         put(self.out, self.start, &length.to_be_bytes());
-        put(
-            self.out,
-            self.start + 4,
-            &(kind << 24 | header_bytes).to_be_bytes(),
-        );
+        put(self.out, self.start + 4, &(kind << 24 | header_bytes).to_be_bytes());
         self.opaque_at - self.start
     }
 }
@@ -261,22 +240,14 @@ impl<'a> Reply<'a> {
                 (Serialization::Json, code, opaque)
             }
             1 => {
-                let fixed = header
-                    .first_chunk::<21>()
-                    .ok_or(FrameError::Header("binary header is too short"))?;
+                let fixed = header.first_chunk::<21>().ok_or(FrameError::Header("binary header is too short"))?;
                 let code = i32::from(i16::from_be_bytes([fixed[0], fixed[1]]));
                 let opaque = i32::from_be_bytes([fixed[5], fixed[6], fixed[7], fixed[8]]);
                 (Serialization::Binary, code, opaque)
             }
             _ => return Err(FrameError::Header("unknown serialisation type")),
         };
-        Ok(Self {
-            code,
-            opaque,
-            body,
-            serialization,
-            header,
-        })
+        Ok(Self { code, opaque, body, serialization, header })
     }
 
     /// An ext field that holds an integer.
@@ -347,16 +318,11 @@ fn leading_int(text: &[u8]) -> Option<i32> {
         Some(digits) => (true, digits),
         None => (false, text),
     };
-    let count = digits
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if count == 0 || count > 10 {
         return None;
     }
-    let value = digits[..count]
-        .iter()
-        .fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+    let value = digits[..count].iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
     i32::try_from(if is_negative { -value } else { value }).ok()
 }
 
@@ -385,9 +351,7 @@ mod tests {
     use super::*;
 
     fn reply(header: &str, body: &[u8]) -> Vec<u8> {
-        let mut frame = ((header.len() + 4 + body.len()) as u32)
-            .to_be_bytes()
-            .to_vec();
+        let mut frame = ((header.len() + 4 + body.len()) as u32).to_be_bytes().to_vec();
         frame.extend_from_slice(&(header.len() as u32).to_be_bytes());
         frame.extend_from_slice(header.as_bytes());
         frame.extend_from_slice(body);
@@ -397,12 +361,7 @@ mod tests {
     #[test]
     fn json_request_is_strict_json_with_patchable_opaque() {
         let mut out = b"before".to_vec();
-        let mut writer = FrameWriter::begin(
-            &mut out,
-            Serialization::Json,
-            request::SEND_MESSAGE_V2,
-            OPAQUE_FIRST,
-        );
+        let mut writer = FrameWriter::begin(&mut out, Serialization::Json, request::SEND_MESSAGE_V2, OPAQUE_FIRST);
         writer.text("b", "T");
         let properties_at = writer.text("i", "KEYS\u{1}k\u{2}");
         let opaque_at = writer.finish(2);
@@ -427,8 +386,8 @@ mod tests {
         put_opaque(&mut out, opaque_at, Serialization::Binary, 7);
         out.extend_from_slice(b"hi");
         let expected = [
-            0, 0, 0, 36, 1, 0, 0, 30, 0x01, 0x36, 0, 0x02, 0x01, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 9, 0, 1, b'a', 0, 0, 0, 2, b'p', b'g', b'h', b'i',
+            0, 0, 0, 36, 1, 0, 0, 30, 0x01, 0x36, 0, 0x02, 0x01, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1,
+            b'a', 0, 0, 0, 2, b'p', b'g', b'h', b'i',
         ];
         assert_eq!(out, expected);
     }
@@ -440,10 +399,7 @@ mod tests {
             b"xy",
         );
         let reply = Reply::scan(&frame).unwrap();
-        assert_eq!(
-            (reply.code, reply.opaque, reply.body),
-            (0, 1_000_000_007, &b"xy"[..])
-        );
+        assert_eq!((reply.code, reply.opaque, reply.body), (0, 1_000_000_007, &b"xy"[..]));
         assert_eq!(reply.ext_int("queueOffset"), Some(-12));
         assert_eq!(reply.ext_int("offset"), None);
         assert!(scan_json(reply.header).is_some());

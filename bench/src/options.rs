@@ -143,9 +143,7 @@ pub enum Verify {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
@@ -154,9 +152,7 @@ impl CommonOptions {
         if self.topics == 1 {
             return vec![self.topic.clone()];
         }
-        (0..self.topics)
-            .map(|index| format!("{}-{index}", self.topic))
-            .collect()
+        (0..self.topics).map(|index| format!("{}-{index}", self.topic)).collect()
     }
 
     /// When to stop measuring by the clock, if at all; `ends_by_itself` when the work has an end.
@@ -175,10 +171,7 @@ impl ProducerOptions {
                 "--size must be at least {STAMP_BYTES}: the body carries a stamp of that size"
             )));
         }
-        if self
-            .rate
-            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-        {
+        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             return Err(BenchError::Usage("--rate must be above 0".to_owned()));
         }
         Ok(())

@@ -18,10 +18,7 @@ impl Usage {
         let user: u64 = fields.nth(11)?.parse().ok()?;
         let system: u64 = fields.next()?.parse().ok()?;
         let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second();
-        Some(Self {
-            user_us: user * tick_us,
-            system_us: system * tick_us,
-        })
+        Some(Self { user_us: user * tick_us, system_us: system * tick_us })
     }
 
     pub fn since(self, before: Self) -> Self {
@@ -32,10 +29,7 @@ impl Usage {
     }
 
     pub fn plus(self, other: Self) -> Self {
-        Self {
-            user_us: self.user_us + other.user_us,
-            system_us: self.system_us + other.system_us,
-        }
+        Self { user_us: self.user_us + other.user_us, system_us: self.system_us + other.system_us }
     }
 }
 
@@ -54,17 +48,11 @@ impl Resident {
             let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
             Some(kib * 1024)
         };
-        Some(Self {
-            now_bytes: field("VmRSS:")?,
-            peak_bytes: field("VmHWM:")?,
-        })
+        Some(Self { now_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
     }
 
     pub fn plus(self, other: Self) -> Self {
-        Self {
-            now_bytes: self.now_bytes + other.now_bytes,
-            peak_bytes: self.peak_bytes + other.peak_bytes,
-        }
+        Self { now_bytes: self.now_bytes + other.now_bytes, peak_bytes: self.peak_bytes + other.peak_bytes }
     }
 }
 

@@ -29,9 +29,7 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
     let mut brokers: Vec<_> = queues.iter().map(|queue| queue.broker).collect();
     brokers.sort();
     brokers.dedup();
-    let run_id = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let run_id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run_id = (run_id.as_nanos() as u64 ^ u64::from(std::process::id()) << 20) << 32;
     let common = &options.common;
     let threads = common.threads.min(common.connections) as usize;
@@ -42,30 +40,18 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
         let lane = Lane::open(broker, &queues, producer, index, options.in_flight)?;
         lanes_by_thread[index % threads].push(lane);
     }
-    let workers = lanes_by_thread
-        .into_iter()
-        .enumerate()
-        .map(|(index, lanes)| {
-            let frames = SendFrames::new(options, &queues);
-            let requests_max = options.common.count.map_or(u64::MAX, |count| {
-                share(count.div_ceil(u64::from(options.batch)), index, threads)
-            });
-            let interval_ns = options
-                .rate
-                .map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
-            // Requests of the threads fall between each other.
-            let phase_ns =
-                interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
-            let load = Load {
-                frames,
-                requests_max,
-                requests: 0,
-                interval_ns,
-                phase_ns,
-                next_lane: 0,
-            };
-            Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
-        });
+    let workers = lanes_by_thread.into_iter().enumerate().map(|(index, lanes)| {
+        let frames = SendFrames::new(options, &queues);
+        let requests_max = options
+            .common
+            .count
+            .map_or(u64::MAX, |count| share(count.div_ceil(u64::from(options.batch)), index, threads));
+        let interval_ns = options.rate.map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
+        // Requests of the threads fall between each other.
+        let phase_ns = interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
+        let load = Load { frames, requests_max, requests: 0, interval_ns, phase_ns, next_lane: 0 };
+        Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
+    });
     run::run("producer", common, false, workers.collect())
 }
 
@@ -101,10 +87,7 @@ impl Lane {
         index: usize,
         in_flight: u32,
     ) -> Result<Self, BenchError> {
-        let own = queues
-            .iter()
-            .enumerate()
-            .filter(|(_, queue)| queue.broker == broker);
+        let own = queues.iter().enumerate().filter(|(_, queue)| queue.broker == broker);
         let own: Vec<_> = own.map(|(index, _)| (index, 0)).collect();
         Ok(Self {
             connection: Some(Connection::open(broker)?),
@@ -162,8 +145,7 @@ impl Load {
             sent_us: context.clock.wall_us(intended_ns),
         };
         let opaque = OPAQUE_FIRST + slot as i32;
-        self.frames
-            .append_to(&mut connection.output, *queue, opaque, id);
+        self.frames.append_to(&mut connection.output, *queue, opaque, id);
         *sequence += self.frames.messages_per_request();
         lane.sent += self.frames.messages_per_request();
         lane.next_queue += 1;
@@ -183,12 +165,7 @@ struct Producer {
 
 impl Producer {
     fn new(load: Load, lanes: Vec<Lane>) -> Result<Self, BenchError> {
-        Ok(Self {
-            load,
-            lanes,
-            poller: Poller::new()?,
-            tally: Tally::new(),
-        })
+        Ok(Self { load, lanes, poller: Poller::new()?, tally: Tally::new() })
     }
 
     fn run(mut self, context: &Context) -> Result<Tally, BenchError> {
@@ -240,10 +217,7 @@ impl Producer {
     fn patience(&self, context: &Context) -> Duration {
         let now_ns = context.clock.now_ns();
         let mut wait_ns = WAIT_MAX.as_nanos() as u64;
-        if self.load.is_open_loop()
-            && self.is_sending(context, now_ns)
-            && self.lanes.iter().any(Lane::can_send)
-        {
+        if self.load.is_open_loop() && self.is_sending(context, now_ns) && self.lanes.iter().any(Lane::can_send) {
             wait_ns = wait_ns.min(self.load.due_ns().saturating_sub(now_ns));
         }
         Duration::from_nanos(wait_ns)
@@ -254,9 +228,8 @@ impl Producer {
     fn send_due(&mut self, context: &Context, now_ns: u64) {
         while self.load.due_ns() <= now_ns && self.load.requests < self.load.requests_max {
             let count = self.lanes.len();
-            let next = (0..count)
-                .map(|step| (self.load.next_lane + step) % count)
-                .find(|index| self.lanes[*index].can_send());
+            let next =
+                (0..count).map(|step| (self.load.next_lane + step) % count).find(|index| self.lanes[*index].can_send());
             let Some(index) = next else { break };
             let due_ns = self.load.due_ns();
             self.load.send(context, &mut self.lanes[index], due_ns);
@@ -274,10 +247,7 @@ impl Producer {
     fn refill(&mut self, context: &Context, token: usize) {
         let now_ns = context.clock.now_ns();
         let lane = &mut self.lanes[token];
-        while lane.can_send()
-            && self.load.requests < self.load.requests_max
-            && !context.is_over(now_ns)
-        {
+        while lane.can_send() && self.load.requests < self.load.requests_max && !context.is_over(now_ns) {
             self.load.send(context, lane, now_ns);
         }
         self.flush(token);
@@ -311,21 +281,14 @@ impl Producer {
             }
             let reply = Reply::scan(frame)?;
             let slot = reply.opaque.wrapping_sub(OPAQUE_FIRST) as u32;
-            let intended_ns = lane
-                .slots
-                .get_mut(slot as usize)
-                .and_then(|slot| slot.intended_ns.take());
+            let intended_ns = lane.slots.get_mut(slot as usize).and_then(|slot| slot.intended_ns.take());
             let Some(intended_ns) = intended_ns else {
                 return Ok(()); // a request of the broker, or an answer nobody waits for
             };
             lane.free.push(slot);
             if reply.code != response::SUCCESS {
-                tally
-                    .errors
-                    .count(reply.code, &reply.remark(), messages_per_request);
-                context
-                    .errors
-                    .fetch_add(messages_per_request, std::sync::atomic::Ordering::Relaxed);
+                tally.errors.count(reply.code, &reply.remark(), messages_per_request);
+                context.errors.fetch_add(messages_per_request, std::sync::atomic::Ordering::Relaxed);
                 return Ok(());
             }
             acknowledged += 1;
@@ -335,10 +298,7 @@ impl Producer {
             Ok(())
         });
         if acknowledged > 0 {
-            let (messages, bytes) = (
-                acknowledged * messages_per_request,
-                acknowledged * bytes_per_request,
-            );
+            let (messages, bytes) = (acknowledged * messages_per_request, acknowledged * bytes_per_request);
             context.publish(now_ns, messages, bytes);
             if context.is_measured(now_ns) {
                 tally.replies += acknowledged;

@@ -62,15 +62,7 @@ fn decode(bytes: &[u8]) -> Option<(usize, Record<'_>)> {
     let body_bytes = u32_at(body_length_at)? as usize;
     let body = record.get(body_length_at + 4..)?.get(..body_bytes)?;
     let queue_offset = i64::from_be_bytes(*bytes.get(20..)?.first_chunk()?);
-    Some((
-        size_bytes,
-        Record {
-            queue_id: u32_at(12)?,
-            queue_offset,
-            body_crc: u32_at(8)?,
-            body,
-        },
-    ))
+    Some((size_bytes, Record { queue_id: u32_at(12)?, queue_offset, body_crc: u32_at(8)?, body }))
 }
 
 #[cfg(test)]
@@ -84,14 +76,8 @@ mod tests {
         02";
 
     fn golden() -> Vec<u8> {
-        let digits: Vec<u8> = GOLDEN
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        let digits: Vec<u8> = GOLDEN.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
     #[test]
@@ -99,12 +85,7 @@ mod tests {
         let twice = [golden(), golden()].concat();
         let records: Vec<_> = Records::new(&twice).map(Result::unwrap).collect();
         assert_eq!(records.len(), 2);
-        let expected = Record {
-            queue_id: 3,
-            queue_offset: 5,
-            body_crc: 0x5893_2aac,
-            body: b"hi",
-        };
+        let expected = Record { queue_id: 3, queue_offset: 5, body_crc: 0x5893_2aac, body: b"hi" };
         assert_eq!(records, [expected, expected]);
         assert_eq!(crc32fast::hash(b"hi") & 0x7fff_ffff, expected.body_crc);
     }

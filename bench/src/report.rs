@@ -29,9 +29,7 @@ impl Latencies {
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.0
-            .add(&other.0)
-            .expect("histograms have the same bounds");
+        self.0.add(&other.0).expect("histograms have the same bounds");
     }
 
     pub fn summary(&self) -> Option<LatencySummary> {
@@ -277,12 +275,7 @@ impl Report {
         writeln!(
             out,
             "{}: {:.0} messages/s, {:.1} MB/s ({} messages in {} replies, {:.2} s)",
-            self.work,
-            self.messages_per_second,
-            self.megabytes_per_second,
-            self.messages,
-            self.replies,
-            self.seconds
+            self.work, self.messages_per_second, self.megabytes_per_second, self.messages, self.replies, self.seconds
         )?;
         if let Some(latency) = &self.latency {
             writeln!(
@@ -306,10 +299,7 @@ impl Report {
         }
         if let (Some(now), Some(peak)) = (self.server_rss_bytes, self.server_rss_peak_bytes) {
             let (now, peak) = (now as f64 / 1e6, peak as f64 / 1e6);
-            writeln!(
-                out,
-                "server memory: {now:.0} MB resident, peak {peak:.0} MB"
-            )?;
+            writeln!(out, "server memory: {now:.0} MB resident, peak {peak:.0} MB")?;
         }
         if let Some(verdict) = &self.verify {
             writeln!(
@@ -325,11 +315,7 @@ impl Report {
             )?;
         }
         for row in &self.errors {
-            writeln!(
-                out,
-                "error code {}: {} x {}",
-                row.code, row.count, row.remark
-            )?;
+            writeln!(out, "error code {}: {} x {}", row.code, row.count, row.remark)?;
         }
         if self.closed_connections + self.unanswered > 0 {
             writeln!(
@@ -382,21 +368,11 @@ mod tests {
             let mut tally = Tally::new();
             tally.messages = messages;
             tally.verdict = verdict;
-            Report::new(
-                "test",
-                "",
-                Duration::from_secs(1),
-                tally,
-                Watched::default(),
-                messages,
-            )
+            Report::new("test", "", Duration::from_secs(1), tally, Watched::default(), messages)
         };
         assert!(report(0, None).is_failure());
         assert!(!report(1, Some(Verdict::default())).is_failure());
-        let corrupt = Verdict {
-            corrupt: 1,
-            ..Verdict::default()
-        };
+        let corrupt = Verdict { corrupt: 1, ..Verdict::default() };
         assert!(report(1, Some(corrupt)).is_failure());
     }
 }

@@ -25,13 +25,8 @@ pub struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            start: Instant::now(),
-            start_wall_us: wall.as_micros() as u64,
-        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), start_wall_us: wall.as_micros() as u64 }
     }
 
     pub fn now_ns(&self) -> u64 {
@@ -68,9 +63,8 @@ impl Context {
             signal_hook::flag::register(signal, is_interrupted.clone())?;
         }
         let opens_ns = options.warmup.as_nanos() as u64;
-        let closes_ns = options
-            .duration(ends_by_itself)
-            .map_or(u64::MAX, |duration| opens_ns + duration.as_nanos() as u64);
+        let closes_ns =
+            options.duration(ends_by_itself).map_or(u64::MAX, |duration| opens_ns + duration.as_nanos() as u64);
         Ok(Self {
             clock: Clock::start(),
             opens_ns,
@@ -131,14 +125,7 @@ pub fn run(
     };
     let closes_ns = context.closes_ns.min(ended_ns);
     let window = Duration::from_nanos(closes_ns.saturating_sub(context.opens_ns));
-    Ok(Report::new(
-        work,
-        &options.label,
-        window,
-        tally,
-        watched,
-        messages_watched,
-    ))
+    Ok(Report::new(work, &options.label, window, tally, watched, messages_watched))
 }
 
 /// Sleeps beside the threads; returns what the window cost, and how many messages fell into it.
@@ -148,13 +135,7 @@ fn supervise(
     threads: &[JoinHandle<Result<Tally, BenchError>>],
 ) -> (Watched, u64) {
     let line = live_line();
-    let sample = || {
-        (
-            own_usage(),
-            server_usage(options),
-            context.messages.load(Relaxed),
-        )
-    };
+    let sample = || (own_usage(), server_usage(options), context.messages.load(Relaxed));
     let mut before = sample();
     let mut after = None;
     let mut is_open = context.opens_ns == 0;
@@ -169,11 +150,7 @@ fn supervise(
             (after, resident) = (Some(sample()), server_resident(options));
         }
         if now_ns - shown.0 >= 1_000_000_000 {
-            let now = (
-                now_ns,
-                context.messages.load(Relaxed),
-                context.bytes.load(Relaxed),
-            );
+            let now = (now_ns, context.messages.load(Relaxed), context.bytes.load(Relaxed));
             let seconds = (now.0 - shown.0) as f64 / 1e9;
             let errors = context.errors.load(Relaxed);
             line.set_message(format!(
@@ -186,11 +163,7 @@ fn supervise(
             ));
             shown = now;
         }
-        let edge_ns = if is_open {
-            context.closes_ns
-        } else {
-            context.opens_ns
-        };
+        let edge_ns = if is_open { context.closes_ns } else { context.opens_ns };
         let until_edge = Duration::from_nanos(edge_ns.saturating_sub(now_ns).max(100_000));
         std::thread::park_timeout(until_edge.min(SUPERVISOR_STEP));
     }
@@ -211,18 +184,12 @@ fn own_usage() -> Usage {
 }
 
 fn server_usage(options: &CommonOptions) -> Usage {
-    let usages = options
-        .server_pid
-        .iter()
-        .filter_map(|pid| Usage::of(&pid.to_string()));
+    let usages = options.server_pid.iter().filter_map(|pid| Usage::of(&pid.to_string()));
     usages.fold(Usage::default(), Usage::plus)
 }
 
 fn server_resident(options: &CommonOptions) -> Resident {
-    let sizes = options
-        .server_pid
-        .iter()
-        .filter_map(|pid| Resident::of(&pid.to_string()));
+    let sizes = options.server_pid.iter().filter_map(|pid| Resident::of(&pid.to_string()));
     sizes.fold(Resident::default(), Resident::plus)
 }
 

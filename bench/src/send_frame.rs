@@ -39,10 +39,7 @@ struct IdPlaces {
 impl IdPlaces {
     fn find(bytes: &[u8], from: usize) -> Self {
         let find = |place: &[u8]| memchr::memmem::find(&bytes[from..], place).map(|at| at + from);
-        Self {
-            unique_key_at: find(&UNIQUE_KEY_PLACE),
-            key_at: find(&KEY_PLACE),
-        }
+        Self { unique_key_at: find(&UNIQUE_KEY_PLACE), key_at: find(&KEY_PLACE) }
     }
 
     fn patch(self, out: &mut [u8], producer: u64, serial: u64) {
@@ -90,37 +87,23 @@ impl SendFrames {
             false => options.tags.iter().map(|tag| Some(tag.as_str())).collect(),
         };
         let is_batch = options.batch > 1;
-        let properties: Vec<_> = tags
-            .iter()
-            .map(|tag| properties(*tag, options.keys))
-            .collect();
+        let properties: Vec<_> = tags.iter().map(|tag| properties(*tag, options.keys)).collect();
         let mut item_tails = Vec::new();
         let mut request_bytes = body.size_bytes();
         let mut item_head = [0; ITEM_HEAD_BYTES];
         if is_batch {
             item_tails = properties.iter().map(|text| item_tail(text)).collect();
             // All tails are patched in place, so their total depends on the tags alone.
-            let item_bytes =
-                |tail: &ItemTail| ITEM_HEAD_BYTES + body.size_bytes() + tail.bytes.len();
+            let item_bytes = |tail: &ItemTail| ITEM_HEAD_BYTES + body.size_bytes() + tail.bytes.len();
             let tails = item_tails.iter().cycle().take(options.batch as usize);
             request_bytes = tails.map(item_bytes).sum();
-            frame::put(
-                &mut item_head,
-                16,
-                &(body.size_bytes() as u32).to_be_bytes(),
-            );
+            frame::put(&mut item_head, 16, &(body.size_bytes() as u32).to_be_bytes());
         }
         let batch_properties = ["WAIT\u{1}true\u{2}".to_owned()];
-        let head_properties: &[String] = if is_batch {
-            &batch_properties
-        } else {
-            &properties
-        };
-        let heads = queues.iter().flat_map(|queue| {
-            head_properties
-                .iter()
-                .map(|text| head(options, queue, text, request_bytes))
-        });
+        let head_properties: &[String] = if is_batch { &batch_properties } else { &properties };
+        let heads = queues
+            .iter()
+            .flat_map(|queue| head_properties.iter().map(|text| head(options, queue, text, request_bytes)));
         Self {
             serialization,
             heads: heads.collect(),
@@ -167,18 +150,13 @@ impl SendFrames {
             self.body.append_to(out, stamp(id, index));
             let tail_at = out.len();
             out.extend_from_slice(&tail.bytes);
-            tail.ids
-                .patch(&mut out[tail_at..], id.producer, id.serial + index);
+            tail.ids.patch(&mut out[tail_at..], id.producer, id.serial + index);
         }
     }
 }
 
 fn stamp(id: MessageId, index: u64) -> Stamp {
-    Stamp {
-        producer: id.producer,
-        sequence: id.sequence + index,
-        sent_us: id.sent_us,
-    }
+    Stamp { producer: id.producer, sequence: id.sequence + index, sent_us: id.sent_us }
 }
 
 fn properties(tag: Option<&str>, has_key: bool) -> String {
@@ -203,10 +181,7 @@ fn properties(tag: Option<&str>, has_key: bool) -> String {
 fn item_tail(properties: &str) -> ItemTail {
     let mut bytes = (properties.len() as u16).to_be_bytes().to_vec();
     bytes.extend_from_slice(properties.as_bytes());
-    ItemTail {
-        ids: IdPlaces::find(&bytes, 0),
-        bytes,
-    }
+    ItemTail { ids: IdPlaces::find(&bytes, 0), bytes }
 }
 
 fn head(options: &ProducerOptions, queue: &Queue, properties: &str, body_bytes: usize) -> Head {
@@ -234,12 +209,7 @@ fn head(options: &ProducerOptions, queue: &Queue, properties: &str, body_bytes: 
         writer.text("n", name);
     }
     let opaque_at = writer.finish(body_bytes);
-    Head {
-        opaque_at,
-        born_at,
-        ids: IdPlaces::find(&bytes, properties_at),
-        bytes,
-    }
+    Head { opaque_at, born_at, ids: IdPlaces::find(&bytes, properties_at), bytes }
 }
 
 #[cfg(test)]
@@ -264,12 +234,7 @@ mod tests {
         SendFrames::new(&options, &[queue(0), queue(1)])
     }
 
-    const ID: MessageId = MessageId {
-        producer: 7 << 32 | 1,
-        sequence: 40,
-        serial: 83,
-        sent_us: 1_712_345_678_901_234,
-    };
+    const ID: MessageId = MessageId { producer: 7 << 32 | 1, sequence: 40, serial: 83, sent_us: 1_712_345_678_901_234 };
 
     fn header_and_body(frame: &[u8]) -> (serde_json::Value, &[u8]) {
         assert_eq!(frame_size(frame).unwrap(), Some(frame.len()));

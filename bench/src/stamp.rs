@@ -100,9 +100,7 @@ pub enum StampError {
 
 /// Reads the stamp without checking the rest of the body.
 pub fn read(body: &[u8]) -> Result<Stamp, StampError> {
-    let head = body
-        .first_chunk::<STAMP_BYTES>()
-        .ok_or(StampError::Foreign)?;
+    let head = body.first_chunk::<STAMP_BYTES>().ok_or(StampError::Foreign)?;
     let field = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&head[at..at + 8]);
@@ -111,11 +109,7 @@ pub fn read(body: &[u8]) -> Result<Stamp, StampError> {
     if field(0) >> 32 != u64::from(MAGIC) {
         return Err(StampError::Foreign);
     }
-    Ok(Stamp {
-        producer: field(8),
-        sequence: field(16),
-        sent_us: field(24),
-    })
+    Ok(Stamp { producer: field(8), sequence: field(16), sent_us: field(24) })
 }
 
 /// Reads the stamp and checks every byte of the body against its checksum.
@@ -134,19 +128,11 @@ pub fn check(body: &[u8]) -> Result<Stamp, StampError> {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp {
-        producer: 7 << 32 | 3,
-        sequence: 99,
-        sent_us: 1_700_000_000_000_000,
-    };
+    const STAMP: Stamp = Stamp { producer: 7 << 32 | 3, sequence: 99, sent_us: 1_700_000_000_000_000 };
 
     #[test]
     fn stamped_bodies_pass_and_any_changed_byte_fails() {
-        for (filler, size) in [
-            (Filler::Random, 1024),
-            (Filler::Zero, 32),
-            (Filler::Sequence, 33),
-        ] {
+        for (filler, size) in [(Filler::Random, 1024), (Filler::Zero, 32), (Filler::Sequence, 33)] {
             let mut body = Vec::new();
             BodyTemplate::new(filler, size).append_to(&mut body, STAMP);
             assert_eq!(body.len(), size);

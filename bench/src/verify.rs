@@ -70,13 +70,8 @@ impl QueueCheck {
 
     fn take_sequence(&mut self, producer: u64, sequence: u64) {
         let first = if self.starts_at_zero { 0 } else { sequence };
-        let check = self
-            .producers
-            .entry(producer)
-            .or_insert_with(|| ProducerCheck {
-                next: first,
-                ..ProducerCheck::default()
-            });
+        let check =
+            self.producers.entry(producer).or_insert_with(|| ProducerCheck { next: first, ..ProducerCheck::default() });
         if sequence >= check.next {
             for missing in check.next..sequence {
                 if check.missing.len() == MISSING_MAX {
@@ -94,14 +89,8 @@ impl QueueCheck {
     }
 
     pub fn verdict(&self) -> Verdict {
-        let missing = self
-            .producers
-            .values()
-            .map(|check| check.missing.len() as u64 + check.missing_forgotten);
-        Verdict {
-            missing: missing.sum(),
-            ..self.verdict
-        }
+        let missing = self.producers.values().map(|check| check.missing.len() as u64 + check.missing_forgotten);
+        Verdict { missing: missing.sum(), ..self.verdict }
     }
 }
 
@@ -112,11 +101,7 @@ mod tests {
 
     fn body(sequence: u64) -> Vec<u8> {
         let mut body = Vec::new();
-        let stamp = Stamp {
-            producer: 1,
-            sequence,
-            sent_us: 0,
-        };
+        let stamp = Stamp { producer: 1, sequence, sent_us: 0 };
         BodyTemplate::new(Filler::Sequence, 64).append_to(&mut body, stamp);
         body
     }
@@ -146,10 +131,7 @@ mod tests {
     #[test]
     fn late_missing_double_and_damaged_messages_are_told_apart() {
         let late = verdict(&[0, 2, 1], None);
-        assert_eq!(
-            (late.out_of_order, late.missing, late.duplicates),
-            (1, 0, 0)
-        );
+        assert_eq!((late.out_of_order, late.missing, late.duplicates), (1, 0, 0));
         let missing = verdict(&[1, 3], None);
         assert_eq!((missing.out_of_order, missing.missing), (0, 2));
         let double = verdict(&[0, 1, 1], None);
@@ -163,12 +145,7 @@ mod tests {
         let body = body(0);
         for queue_offset in [5, 6, 8] {
             let body_crc = crc32fast::hash(&body) & 0x7fff_ffff;
-            check.take(&Record {
-                queue_id: 0,
-                queue_offset,
-                body_crc,
-                body: &body,
-            });
+            check.take(&Record { queue_id: 0, queue_offset, body_crc, body: &body });
         }
         assert_eq!(check.verdict().offset_gaps, 1);
     }

@@ -30,14 +30,8 @@ fn everything_sent_is_consumed_whole_and_in_order() {
     let batches = "producer --count 640 --batch 32 --threads 2 --body sequence";
     let (output, report) = bench(broker, batches);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(
-        (&report["messages"], &report["replies"]),
-        (&640.into(), &20.into())
-    );
-    let (output, report) = bench(
-        broker,
-        "consumer --drain --verify --connections 3 --threads 2",
-    );
+    assert_eq!((&report["messages"], &report["replies"]), (&640.into(), &20.into()));
+    let (output, report) = bench(broker, "consumer --drain --verify --connections 3 --threads 2");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(report["messages"], 5640);
     assert_eq!(report["verify"]["checked"], 5640);
@@ -65,12 +59,7 @@ fn swapped_messages_fail_the_order_check_only() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(report["verify"]["out_of_order"], 4);
     assert_eq!(report["verify"]["missing"], 0);
-    assert!(
-        bench(broker, "consumer --drain --verify=integrity")
-            .0
-            .status
-            .success()
-    );
+    assert!(bench(broker, "consumer --drain --verify=integrity").0.status.success());
 }
 
 #[test]
@@ -87,10 +76,7 @@ fn refused_sends_are_counted_by_code_and_kind_and_fail_the_run() {
 #[test]
 fn a_closed_connection_ends_the_run_and_is_reported() {
     let broker = fake_broker::start(Mood::Closing);
-    let (_, report) = bench(
-        broker,
-        "producer --count 1000 --connections 1 --in-flight 4",
-    );
+    let (_, report) = bench(broker, "producer --count 1000 --connections 1 --in-flight 4");
     assert_eq!(report["closed_connections"], 1);
     assert!(report["unanswered"].as_u64().unwrap() > 0);
 }
@@ -103,10 +89,7 @@ fn an_open_loop_counts_the_wait_of_requests_behind_a_stall() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(report["messages"], 600);
     // A closed loop would have seen one slow request; here all that were due meanwhile are slow.
-    assert!(
-        report["latency"]["p90_us"].as_f64().unwrap() > 100_000.0,
-        "{report}"
-    );
+    assert!(report["latency"]["p90_us"].as_f64().unwrap() > 100_000.0, "{report}");
 }
 
 #[test]

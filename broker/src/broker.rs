@@ -236,7 +236,13 @@ impl Broker {
             return Verdict::Done;
         }
         let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
-        let origin = Origin { connection: peer.id, address: peer.address, role: peer.role, purpose: Purpose::Client, picked_queue: None };
+        let origin = Origin {
+            connection: peer.id,
+            address: peer.address,
+            role: peer.role,
+            purpose: Purpose::Client,
+            picked_queue: None,
+        };
         match self.handle(&Request { origin, frame, bytes }) {
             Handled::Taken => settled,
             Handled::Full => {

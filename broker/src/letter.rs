@@ -113,6 +113,12 @@ pub enum Letter {
     /// A client connection of the sender's core is gone.
     ConnectionClosed(ConnectionId),
     CloseConnection(ConnectionId),
-    Question { number: u64, question: Question },
-    Answer { number: u64, answer: Answer },
+    Question {
+        number: u64,
+        question: Question,
+    },
+    Answer {
+        number: u64,
+        answer: Answer,
+    },
 }

@@ -204,11 +204,8 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
     let mut memory_bytes_max = 0;
     for shard in 0..store.shard_count() {
         let files = store.shard_files(shard);
-        let shard_config = ShardConfig {
-            durability,
-            geometry: store.geometry(),
-            ..ShardConfig::new(shard, store.epoch())
-        };
+        let shard_config =
+            ShardConfig { durability, geometry: store.geometry(), ..ShardConfig::new(shard, store.epoch()) };
         memory_bytes_max += shard_config.tail_bytes_max
             + shard_config.read_bytes_max
             + shard_config.index_bytes_max
@@ -237,8 +234,7 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
 }
 
 fn recover(config: ShardConfig, mut files: ShardFiles) -> Result<(Shard, ShardFiles, Recovered), NodeError> {
-    let (shard, found) =
-        Shard::recover(config, &mut files).map_err(|error| NodeError::Recovery(error.to_string()))?;
+    let (shard, found) = Shard::recover(config, &mut files).map_err(|error| NodeError::Recovery(error.to_string()))?;
     Ok((shard, files, found))
 }
 

@@ -42,21 +42,15 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, BLOCK_BYTES)
-            .expect("a buffer's size is far below isize::MAX")
+        Layout::from_size_align(capacity, BLOCK_BYTES).expect("a buffer's size is far below isize::MAX")
     }
 
     fn new(capacity: usize) -> Self {
-        assert!(
-            capacity > 0 && capacity.is_multiple_of(BLOCK_BYTES),
-            "buffers are whole blocks"
-        );
+        assert!(capacity > 0 && capacity.is_multiple_of(BLOCK_BYTES), "buffers are whole blocks");
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is not zero (asserted above).
         let raw = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(raw) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
         Self { start, capacity }
     }
 
@@ -65,12 +59,7 @@ impl Memory {
     unsafe fn shared(&self, range: Range<usize>) -> &[u8] {
         debug_assert!(range.start <= range.end && range.end <= self.capacity);
         // SAFETY: inside the allocation and initialised (zeroed at allocation); not written: the caller's promise.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.start.as_ptr().add(range.start),
-                range.end - range.start,
-            )
-        }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) }
     }
 
     /// # Safety
@@ -79,12 +68,7 @@ impl Memory {
     unsafe fn exclusive(&self, range: Range<usize>) -> &mut [u8] {
         debug_assert!(range.start <= range.end && range.end <= self.capacity);
         // SAFETY: inside the allocation and initialised; exclusive: the caller's promise.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.start.as_ptr().add(range.start),
-                range.end - range.start,
-            )
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(range.start), range.end - range.start) }
     }
 }
 
@@ -106,9 +90,7 @@ impl UniqueBuffer {
     /// # Panics
     /// If `capacity` is 0 or not a multiple of [`BLOCK_BYTES`].
     pub fn new(capacity: usize) -> Self {
-        Self {
-            memory: Arc::new(Memory::new(capacity)),
-        }
+        Self { memory: Arc::new(Memory::new(capacity)) }
     }
 
     pub fn len(&self) -> usize {
@@ -132,26 +114,14 @@ impl UniqueBuffer {
 
     /// Turns the first `filled` bytes into shared, immutable ones.
     pub fn into_shared(self, filled: usize) -> SharedBuffer {
-        assert!(
-            filled <= self.memory.capacity,
-            "filled bytes are inside the buffer"
-        );
-        SharedBuffer {
-            memory: self.memory,
-            len: filled,
-        }
+        assert!(filled <= self.memory.capacity, "filled bytes are inside the buffer");
+        SharedBuffer { memory: self.memory, len: filled }
     }
 
     /// Starts filling from `frozen` on: the bytes below it are final already.
     pub fn into_filling(self, frozen: usize) -> FillingBuffer {
-        assert!(
-            frozen <= self.memory.capacity,
-            "frozen bytes are inside the buffer"
-        );
-        FillingBuffer {
-            memory: self.memory,
-            frozen,
-        }
+        assert!(frozen <= self.memory.capacity, "frozen bytes are inside the buffer");
+        FillingBuffer { memory: self.memory, frozen }
     }
 }
 
@@ -182,14 +152,8 @@ impl FillingBuffer {
     /// # Panics
     /// If the range reaches below `frozen` or beyond the capacity.
     pub fn tail_mut(&mut self, range: Range<usize>) -> &mut [u8] {
-        assert!(
-            self.frozen <= range.start,
-            "frozen bytes are never written again"
-        );
-        assert!(
-            range.start <= range.end && range.end <= self.memory.capacity,
-            "inside the buffer"
-        );
+        assert!(self.frozen <= range.start, "frozen bytes are never written again");
+        assert!(range.start <= range.end && range.end <= self.memory.capacity, "inside the buffer");
         // SAFETY: in bounds and at or above `frozen` (asserted). Slices and write views given out cover only bytes
         // below `frozen`, there is one `FillingBuffer` per memory, and `&mut self` excludes a second slice.
         unsafe { self.memory.exclusive(range) }
@@ -197,20 +161,14 @@ impl FillingBuffer {
 
     /// The bytes `range`, written or not, as the writer itself sees them.
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
-        assert!(
-            range.start <= range.end && range.end <= self.memory.capacity,
-            "inside the buffer"
-        );
+        assert!(range.start <= range.end && range.end <= self.memory.capacity, "inside the buffer");
         // SAFETY: in bounds (asserted). Only this `FillingBuffer` can write, and that needs `&mut self`.
         unsafe { self.memory.shared(range) }
     }
 
     /// Makes everything below `to` final.
     pub fn freeze(&mut self, to: usize) {
-        assert!(
-            self.frozen <= to && to <= self.memory.capacity,
-            "frozen only grows, inside the buffer"
-        );
+        assert!(self.frozen <= to && to <= self.memory.capacity, "frozen only grows, inside the buffer");
         self.frozen = to;
     }
 
@@ -219,10 +177,7 @@ impl FillingBuffer {
     /// # Panics
     /// If the range reaches beyond `frozen`.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        assert!(
-            range.start <= range.end && range.end <= self.frozen,
-            "readers see frozen bytes only"
-        );
+        assert!(range.start <= range.end && range.end <= self.frozen, "readers see frozen bytes only");
         Slice::new(&self.memory, range)
     }
 
@@ -230,10 +185,7 @@ impl FillingBuffer {
     /// The writer keeps off the padding until the write has completed; that is the shard's promise (a batch opened
     /// while writes are in flight starts at the next block), and breaking it would tear the padding, never memory.
     pub fn write_bytes(&self, range: Range<usize>) -> WriteBytes {
-        assert!(
-            range.start <= range.end && range.end <= self.frozen,
-            "only frozen bytes are written out"
-        );
+        assert!(range.start <= range.end && range.end <= self.frozen, "only frozen bytes are written out");
         WriteBytes {
             memory: Arc::clone(&self.memory),
             start: range.start / BLOCK_BYTES * BLOCK_BYTES,
@@ -244,10 +196,7 @@ impl FillingBuffer {
 
     /// Ends the filling: from here on nobody writes.
     pub fn into_shared(self) -> SharedBuffer {
-        SharedBuffer {
-            memory: self.memory,
-            len: self.frozen,
-        }
+        SharedBuffer { memory: self.memory, len: self.frozen }
     }
 }
 
@@ -283,23 +232,14 @@ impl SharedBuffer {
     /// # Panics
     /// If the range is not inside the buffer's length.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "inside the shared bytes"
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "inside the shared bytes");
         Slice::new(&self.memory, range)
     }
 
     /// The memory for a new use, if this was its last holder.
     pub fn try_into_unique(mut self) -> Result<UniqueBuffer, Self> {
         // `Arc::get_mut` (not `strong_count`) because it also synchronises with the last reader's drop.
-        if Arc::get_mut(&mut self.memory).is_some() {
-            Ok(UniqueBuffer {
-                memory: self.memory,
-            })
-        } else {
-            Err(self)
-        }
+        if Arc::get_mut(&mut self.memory).is_some() { Ok(UniqueBuffer { memory: self.memory }) } else { Err(self) }
     }
 }
 
@@ -321,11 +261,7 @@ impl Slice {
     fn new(memory: &Arc<Memory>, range: Range<usize>) -> Self {
         let start = u32::try_from(range.start).expect("chunks are far below 4 GiB");
         let len = u32::try_from(range.end - range.start).expect("chunks are far below 4 GiB");
-        Self {
-            memory: Arc::clone(memory),
-            start,
-            len,
-        }
+        Self { memory: Arc::clone(memory), start, len }
     }
 
     pub fn len(&self) -> usize {
@@ -414,11 +350,7 @@ const RETIRED_PROBES: usize = 4;
 
 impl BufferPool {
     pub fn new(buffer_bytes: usize, spare_max: usize) -> Self {
-        Self {
-            buffer_bytes,
-            retired: std::collections::VecDeque::new(),
-            spare_max,
-        }
+        Self { buffer_bytes, retired: std::collections::VecDeque::new(), spare_max }
     }
 
     /// A buffer of at least `bytes` (rounded up to whole pool buffers); its content is whatever it was.
@@ -458,10 +390,7 @@ mod tests {
         filling.tail_mut(5..8).copy_from_slice(b"abc");
         assert_eq!(slice.as_ref(), b"ello");
         let write = filling.write_bytes(0..5);
-        assert_eq!(
-            (write.len(), write.without_padding()),
-            (BLOCK_BYTES, &b"hello"[..])
-        );
+        assert_eq!((write.len(), write.without_padding()), (BLOCK_BYTES, &b"hello"[..]));
         assert_eq!(write.as_ptr() as usize % BLOCK_BYTES, 0);
     }
 

@@ -24,11 +24,7 @@ const STEPS_MAX: usize = 64;
 
 impl<K: Copy + Eq + Hash, V> Cache<K, V> {
     pub fn new() -> Self {
-        Self {
-            entries: FxHashMap::default(),
-            circle: VecDeque::new(),
-            bytes: 0,
-        }
+        Self { entries: FxHashMap::default(), circle: VecDeque::new(), bytes: 0 }
     }
 
     pub fn get(&mut self, key: K) -> Option<&mut V> {
@@ -42,14 +38,7 @@ impl<K: Copy + Eq + Hash, V> Cache<K, V> {
     }
 
     pub fn insert(&mut self, key: K, value: V, bytes: u64) {
-        if let Some(previous) = self.entries.insert(
-            key,
-            Entry {
-                value,
-                bytes,
-                is_used: true,
-            },
-        ) {
+        if let Some(previous) = self.entries.insert(key, Entry { value, bytes, is_used: true }) {
             self.bytes -= previous.bytes;
         } else {
             self.circle.push_back(key);

@@ -41,10 +41,7 @@ pub struct Geometry {
 
 impl Default for Geometry {
     fn default() -> Self {
-        Self {
-            segment_bytes: 1024 * MIB,
-            chunk_bytes: MIB,
-        }
+        Self { segment_bytes: 1024 * MIB, chunk_bytes: MIB }
     }
 }
 

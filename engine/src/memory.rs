@@ -42,29 +42,13 @@ impl MemoryStorage {
     /// Carries out one command and completes it.
     pub fn carry_out(&mut self, shard: &mut Shard, command: StorageCommand) {
         let done = match command.kind {
-            CommandKind::Write {
-                segment_start,
-                at,
-                data,
-                ..
-            } => {
+            CommandKind::Write { segment_start, at, data, .. } => {
                 let file = self.segments.entry(segment_start).or_default();
                 write_at(file, at, data.without_padding(), data.len());
-                StorageDone::Written {
-                    bytes: data.len() as u64,
-                }
+                StorageDone::Written { bytes: data.len() as u64 }
             }
-            CommandKind::Read {
-                segment_start,
-                at,
-                len,
-                mut into,
-            } => {
-                let file = self
-                    .segments
-                    .get(&segment_start)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default();
+            CommandKind::Read { segment_start, at, len, mut into } => {
+                let file = self.segments.get(&segment_start).map(Vec::as_slice).unwrap_or_default();
                 let bytes = read_at(file, at, &mut into.as_mut_slice()[..len as usize]) as u64;
                 StorageDone::Read { into, bytes }
             }
@@ -98,10 +82,7 @@ fn write_at(file: &mut Vec<u8>, at: u64, bytes: &[u8], len: usize) {
 }
 
 fn read_at(file: &[u8], at: u64, into: &mut [u8]) -> usize {
-    let rest = usize::try_from(at)
-        .ok()
-        .and_then(|at| file.get(at..))
-        .unwrap_or_default();
+    let rest = usize::try_from(at).ok().and_then(|at| file.get(at..)).unwrap_or_default();
     let len = rest.len().min(into.len());
     into[..len].copy_from_slice(&rest[..len]);
     len
@@ -113,11 +94,7 @@ impl LogSource for MemoryStorage {
     }
 
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        let file = self
-            .segments
-            .get(&segment_start)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let file = self.segments.get(&segment_start).map(Vec::as_slice).unwrap_or_default();
         Ok(read_at(file, at, into))
     }
 

@@ -22,16 +22,11 @@ pub(crate) struct Offsets {
 
 impl Offsets {
     fn find(&self, group: &str, topic: &str, queue_id: u32) -> Option<&Committed> {
-        self.groups
-            .get(group)?
-            .get(topic)?
-            .iter()
-            .find(|entry| entry.queue_id == queue_id)
+        self.groups.get(group)?.get(topic)?.iter().find(|entry| entry.queue_id == queue_id)
     }
 
     pub fn get(&self, group: &str, topic: &str, queue_id: u32) -> Option<(i64, LogPosition)> {
-        self.find(group, topic, queue_id)
-            .map(|entry| (entry.offset, entry.end))
+        self.find(group, topic, queue_id).map(|entry| (entry.offset, entry.end))
     }
 
     pub fn set(&mut self, group: &str, topic: &str, queue_id: u32, offset: i64, end: LogPosition) {
@@ -49,11 +44,7 @@ impl Offsets {
         };
         match queues.iter_mut().find(|entry| entry.queue_id == queue_id) {
             Some(entry) => (entry.offset, entry.end) = (offset, end),
-            None => queues.push(Committed {
-                queue_id,
-                offset,
-                end,
-            }),
+            None => queues.push(Committed { queue_id, offset, end }),
         }
     }
 
@@ -62,9 +53,7 @@ impl Offsets {
     }
 
     pub fn has_topic(&self, topic: &str) -> bool {
-        self.groups
-            .values()
-            .any(|topics| topics.contains_key(topic))
+        self.groups.values().any(|topics| topics.contains_key(topic))
     }
 
     pub fn remove_group(&mut self, group: &str) {
@@ -81,9 +70,7 @@ impl Offsets {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, u32, i64)> {
         self.groups.iter().flat_map(|(group, topics)| {
             topics.iter().flat_map(move |(topic, queues)| {
-                queues
-                    .iter()
-                    .map(move |entry| (&**group, &**topic, entry.queue_id, entry.offset))
+                queues.iter().map(move |entry| (&**group, &**topic, entry.queue_id, entry.offset))
             })
         })
     }
@@ -101,10 +88,7 @@ impl Settings {
     }
 
     pub fn put(&mut self, kind: u8, key: &str, value: &[u8]) {
-        self.kinds
-            .entry(kind)
-            .or_default()
-            .insert(key.into(), value.into());
+        self.kinds.entry(kind).or_default().insert(key.into(), value.into());
     }
 
     pub fn remove(&mut self, kind: u8, key: &str) {
@@ -114,10 +98,6 @@ impl Settings {
     }
 
     pub fn of_kind(&self, kind: u8) -> impl Iterator<Item = (&str, &[u8])> {
-        self.kinds
-            .get(&kind)
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| (&**key, &**value))
+        self.kinds.get(&kind).into_iter().flatten().map(|(key, value)| (&**key, &**value))
     }
 }

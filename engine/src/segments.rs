@@ -8,10 +8,7 @@ enum State {
     Ready,
     Wanted,
     Preparing,
-    Failed {
-        error: StorageError,
-        retry_at_ms: i64,
-    },
+    Failed { error: StorageError, retry_at_ms: i64 },
 }
 
 /// The segments the log will be written to. Few: the current one and the next.
@@ -22,22 +19,15 @@ pub(crate) struct Segments {
 
 impl Segments {
     pub fn with_ready(starts: impl Iterator<Item = u64>) -> Self {
-        Self {
-            states: starts.map(|start| (start, State::Ready)).collect(),
-        }
+        Self { states: starts.map(|start| (start, State::Ready)).collect() }
     }
 
     fn state(&mut self, start: u64) -> Option<&mut State> {
-        self.states
-            .iter_mut()
-            .find(|(at, _)| *at == start)
-            .map(|(_, state)| state)
+        self.states.iter_mut().find(|(at, _)| *at == start).map(|(_, state)| state)
     }
 
     pub fn is_ready(&self, start: u64) -> bool {
-        self.states
-            .iter()
-            .any(|(at, state)| *at == start && matches!(state, State::Ready))
+        self.states.iter().any(|(at, state)| *at == start && matches!(state, State::Ready))
     }
 
     /// Why the segment cannot be had, if preparing it failed.
@@ -58,10 +48,7 @@ impl Segments {
     /// The next segment to ask the storage for: one at a time and in order, so that a crash never leaves a later
     /// segment without the one before it.
     pub fn next_to_prepare(&mut self, now_ms: i64) -> Option<u64> {
-        let missing = self
-            .states
-            .iter_mut()
-            .filter(|(_, state)| !matches!(state, State::Ready));
+        let missing = self.states.iter_mut().filter(|(_, state)| !matches!(state, State::Ready));
         let (start, state) = missing.min_by_key(|(start, _)| *start)?;
         match state {
             State::Failed { retry_at_ms, .. } if now_ms < *retry_at_ms => return None,
@@ -77,17 +64,12 @@ impl Segments {
         };
         *state = match result {
             Ok(()) => State::Ready,
-            Err(error) => State::Failed {
-                error,
-                retry_at_ms: now_ms.saturating_add(PREPARE_RETRY_MS),
-            },
+            Err(error) => State::Failed { error, retry_at_ms: now_ms.saturating_add(PREPARE_RETRY_MS) },
         };
     }
 
     /// Forgets segments that end at or before `position`: they are not written any more.
     pub fn forget_before(&mut self, position: u64, segment_bytes: u64) {
-        self.states.retain(|(start, state)| {
-            position < start + segment_bytes || !matches!(state, State::Ready)
-        });
+        self.states.retain(|(start, state)| position < start + segment_bytes || !matches!(state, State::Ready));
     }
 }

@@ -25,9 +25,7 @@ use crate::segments::Segments;
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 
 pub use append::{AppendError, Placed};
-pub use fetch::{
-    Boundary, Fetch, FetchRequest, Nothing, ReadRecord, Searched, StoreTime, TagFilter,
-};
+pub use fetch::{Boundary, Fetch, FetchRequest, Nothing, ReadRecord, Searched, StoreTime, TagFilter};
 pub use recover::{LogSource, RecoverError, Recovered};
 
 /// Names something that waits for storage. Chosen by the caller, given back by [`Shard::ready`].
@@ -62,23 +60,12 @@ impl Commands {
     fn issue(&mut self, kind: CommandKind) {
         let outstanding = match &kind {
             CommandKind::Write { .. } => Outstanding::Write,
-            CommandKind::Read {
-                segment_start,
-                at,
-                len,
-                ..
-            } => Outstanding::Read {
-                start: segment_start + at,
-                len: *len,
-            },
-            CommandKind::WriteIndex { at, pages } => Outstanding::WriteIndex {
-                at: *at,
-                count: pages.len(),
-            },
+            CommandKind::Read { segment_start, at, len, .. } => {
+                Outstanding::Read { start: segment_start + at, len: *len }
+            }
+            CommandKind::WriteIndex { at, pages } => Outstanding::WriteIndex { at: *at, count: pages.len() },
             CommandKind::ReadIndex { at, .. } => Outstanding::ReadIndex { at: *at },
-            CommandKind::PrepareSegment { segment_start, .. } => Outstanding::Prepare {
-                segment_start: *segment_start,
-            },
+            CommandKind::PrepareSegment { segment_start, .. } => Outstanding::Prepare { segment_start: *segment_start },
         };
         let id = self.next_id();
         self.last_id = id.0;
@@ -151,10 +138,7 @@ impl Shard {
     }
 
     pub fn counters(&self) -> ShardCounters {
-        ShardCounters {
-            reads: self.reader.counters,
-            ..self.counters
-        }
+        ShardCounters { reads: self.reader.counters, ..self.counters }
     }
 
     /// Readable offsets of a queue; 0 and 0 if it does not exist.
@@ -168,23 +152,17 @@ impl Shard {
 
     /// This shard's queues of a topic: id, bounds, store time of the last readable message (0: none yet).
     pub fn queues(&self, topic: &str) -> impl Iterator<Item = (u32, Bounds, i64)> {
-        self.queues
-            .of_topic(topic)
-            .map(|queue| (queue.queue_id, queue.bounds(), queue.visible_store_time_ms))
+        self.queues.of_topic(topic).map(|queue| (queue.queue_id, queue.bounds(), queue.visible_store_time_ms))
     }
 
     /// Every queue of this shard: topic, id, bounds.
     pub fn all_queues(&self) -> impl Iterator<Item = (&str, u32, Bounds)> {
-        self.queues
-            .all()
-            .map(|queue| (&*queue.topic, queue.queue_id, queue.bounds()))
+        self.queues.all().map(|queue| (&*queue.topic, queue.queue_id, queue.bounds()))
     }
 
     /// The group's committed offset, durable or not.
     pub fn offset(&self, group: &str, topic: &str, queue_id: u32) -> Option<i64> {
-        self.offsets
-            .get(group, topic, queue_id)
-            .map(|(offset, _)| offset)
+        self.offsets.get(group, topic, queue_id).map(|(offset, _)| offset)
     }
 
     /// All committed offsets: group, topic, queue id, offset.
@@ -216,11 +194,7 @@ impl Shard {
     }
 
     pub fn unwatch(&mut self, topic: &str, queue_id: u32) {
-        if let Some(queue) = self
-            .queues
-            .find(topic, queue_id)
-            .and_then(|queue| self.queues.get_mut(queue))
-        {
+        if let Some(queue) = self.queues.find(topic, queue_id).and_then(|queue| self.queues.get_mut(queue)) {
             queue.is_watched = false;
         }
     }
@@ -250,10 +224,7 @@ impl Shard {
     fn pump_log(&mut self) {
         while let Some(segment_start) = self.segments.next_to_prepare(self.now_ms) {
             let len_bytes = self.config.geometry.segment_bytes;
-            self.commands.issue(CommandKind::PrepareSegment {
-                segment_start,
-                len_bytes,
-            });
+            self.commands.issue(CommandKind::PrepareSegment { segment_start, len_bytes });
         }
         self.give_out_writes();
         if self.log.is_time_to_seal() {
@@ -263,9 +234,8 @@ impl Shard {
     }
 
     fn give_out_writes(&mut self) {
-        while let Some(write) = self.log.next_write(self.commands.next_id(), |segment| {
-            self.segments.is_ready(segment)
-        }) {
+        while let Some(write) = self.log.next_write(self.commands.next_id(), |segment| self.segments.is_ready(segment))
+        {
             if let CommandKind::Write { data, .. } = &write {
                 self.counters.log_writes += 1;
                 self.counters.log_bytes_written += data.len() as u64;
@@ -319,8 +289,7 @@ impl Shard {
                 if let Err(error) = &result {
                     tracing::error!(shard = self.config.shard, segment_start, %error, "cannot prepare the next log segment");
                 }
-                self.segments
-                    .on_prepared(segment_start, result.map(|_| ()), self.now_ms);
+                self.segments.on_prepared(segment_start, result.map(|_| ()), self.now_ms);
             }
         }
     }
@@ -346,16 +315,12 @@ impl Shard {
                 queue.visible = rows.max;
                 queue.visible_store_time_ms = rows.store_time_ms;
                 if std::mem::take(&mut queue.is_watched) {
-                    self.arrivals
-                        .push_back((Arc::clone(&queue.topic), queue.queue_id));
+                    self.arrivals.push_back((Arc::clone(&queue.topic), queue.queue_id));
                 }
             }
             self.log.give_back_touched(touched);
         }
-        self.segments.forget_before(
-            self.log.durable().bytes(),
-            self.config.geometry.segment_bytes,
-        );
+        self.segments.forget_before(self.log.durable().bytes(), self.config.geometry.segment_bytes);
     }
 
     #[cold]

@@ -52,31 +52,20 @@ pub enum StoreError {
         holder(*pid)
     )]
     Locked { path: PathBuf, pid: Option<u32> },
-    #[error(
-        "store {path} cannot be written ({reason}); mount it read-write, or give its owner write permission"
-    )]
+    #[error("store {path} cannot be written ({reason}); mount it read-write, or give its owner write permission")]
     NotWritable { path: PathBuf, reason: io::Error },
     #[error("store {path}: the disk is full; free some space on it or use another disk")]
     Full { path: PathBuf },
     #[error("store manifest {path}: {reason}")]
-    Manifest {
-        path: PathBuf,
-        reason: ManifestError,
-    },
+    Manifest { path: PathBuf, reason: ManifestError },
     #[error(
         "store {path} has log files but no manifest; restore the manifest from a backup, or use an empty directory"
     )]
     ManifestMissing { path: PathBuf },
-    #[error(
-        "a store has 1 to {SHARD_COUNT_MAX} shards and whole chunks per segment, not {options:?}"
-    )]
+    #[error("a store has 1 to {SHARD_COUNT_MAX} shards and whole chunks per segment, not {options:?}")]
     BadOptions { options: StoreOptions },
     #[error("{doing} {path}: {reason}")]
-    Io {
-        path: PathBuf,
-        doing: &'static str,
-        reason: io::Error,
-    },
+    Io { path: PathBuf, doing: &'static str, reason: io::Error },
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -88,15 +77,9 @@ impl StoreError {
     fn io(path: &Path, doing: &'static str, reason: io::Error) -> Self {
         let path = path.to_path_buf();
         match reason.kind() {
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                Self::NotWritable { path, reason }
-            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::NotWritable { path, reason },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
-            _ => Self::Io {
-                path,
-                doing,
-                reason,
-            },
+            _ => Self::Io { path, doing, reason },
         }
     }
 }
@@ -114,31 +97,20 @@ pub struct StoreDir {
 impl StoreDir {
     /// Opens the store in a directory, or creates it there if the directory is empty or missing.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        if options.shard_count == 0
-            || SHARD_COUNT_MAX < options.shard_count
-            || !options.geometry.is_valid()
-        {
+        if options.shard_count == 0 || SHARD_COUNT_MAX < options.shard_count || !options.geometry.is_valid() {
             return Err(StoreError::BadOptions { options });
         }
         make_dir(path)?;
         let lock = take_lock(path)?;
         let manifest_path = path.join("manifest");
         let mut manifest = match fs::read(&manifest_path) {
-            Ok(bytes) => Manifest::decode(&bytes).map_err(|reason| StoreError::Manifest {
-                path: manifest_path.clone(),
-                reason,
-            })?,
+            Ok(bytes) => Manifest::decode(&bytes)
+                .map_err(|reason| StoreError::Manifest { path: manifest_path.clone(), reason })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if path.join("shard-00").join("log").exists() {
-                    return Err(StoreError::ManifestMissing {
-                        path: path.to_path_buf(),
-                    });
+                    return Err(StoreError::ManifestMissing { path: path.to_path_buf() });
                 }
-                Manifest {
-                    shard_count: options.shard_count,
-                    geometry: options.geometry,
-                    epoch: 0,
-                }
+                Manifest { shard_count: options.shard_count, geometry: options.geometry, epoch: 0 }
             }
             Err(error) => return Err(StoreError::io(&manifest_path, "cannot read", error)),
         };
@@ -148,12 +120,7 @@ impl StoreDir {
         }
         manifest.epoch += 1;
         replace_file(path, "manifest", &manifest.encode())?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            manifest,
-            direct_io,
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_path_buf(), manifest, direct_io, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -182,14 +149,8 @@ impl StoreDir {
     /// # Panics
     /// If there is no such shard.
     pub fn shard_files(&self, shard: u16) -> ShardFiles {
-        assert!(
-            shard < self.manifest.shard_count,
-            "the store has this shard"
-        );
-        ShardFiles::new(
-            self.path.join(format!("shard-{shard:02}")),
-            self.manifest.geometry,
-        )
+        assert!(shard < self.manifest.shard_count, "the store has this shard");
+        ShardFiles::new(self.path.join(format!("shard-{shard:02}")), self.manifest.geometry)
     }
 }
 
@@ -217,20 +178,13 @@ fn take_lock(dir: &Path) -> Result<File, StoreError> {
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
             // Only for the message: an unreadable holder is simply not named.
-            let pid = file
-                .read_to_string(&mut holder)
-                .ok()
-                .and_then(|_| holder.trim().parse().ok());
-            return Err(StoreError::Locked {
-                path: dir.to_path_buf(),
-                pid,
-            });
+            let pid = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
+            return Err(StoreError::Locked { path: dir.to_path_buf(), pid });
         }
         Err(errno) => return Err(failed(errno.into())),
     }
     file.set_len(0).map_err(failed)?;
-    file.write_all(format!("{}\n", std::process::id()).as_bytes())
-        .map_err(failed)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
     Ok(file)
 }
 
@@ -238,18 +192,11 @@ fn take_lock(dir: &Path) -> Result<File, StoreError> {
 fn probe_direct_io(dir: &Path) -> Result<DirectIo, StoreError> {
     let path = dir.join("probe");
     let failed = |error| StoreError::io(&path, "cannot write", error);
-    let is_refused = |error: &io::Error| {
-        matches!(
-            Errno::from_io_error(error),
-            Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
-        )
-    };
+    let is_refused =
+        |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o640);
-    let direct = options
-        .clone()
-        .custom_flags(OFlags::DIRECT.bits() as i32)
-        .open(&path);
+    let direct = options.clone().custom_flags(OFlags::DIRECT.bits() as i32).open(&path);
     let mut block = UniqueBuffer::new(BLOCK_BYTES);
     let written = match direct {
         Ok(file) => file.write_all_at(block.as_mut_slice(), 0),
@@ -273,12 +220,7 @@ fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> 
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.new"));
     let replace = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;

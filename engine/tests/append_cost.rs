@@ -62,9 +62,7 @@ fn complete_all(shard: &mut Shard) {
     shard.pump(1);
     while let Some(command) = shard.next_command() {
         let done = match command.kind {
-            CommandKind::Write { data, .. } => StorageDone::Written {
-                bytes: data.len() as u64,
-            },
+            CommandKind::Write { data, .. } => StorageDone::Written { bytes: data.len() as u64 },
             CommandKind::WriteIndex { .. } => StorageDone::IndexWritten,
             CommandKind::PrepareSegment { .. } => StorageDone::SegmentReady,
             CommandKind::Read { .. } | CommandKind::ReadIndex { .. } => {
@@ -92,10 +90,7 @@ fn a_warm_append_allocates_nothing() {
     append(&mut shard, 10_240, &body);
     let allocations = ALLOCATIONS.get() - before;
     // What is left: a queue's page directory doubling, and the page list of an index write, one per 32 pages.
-    assert!(
-        allocations <= 100,
-        "{allocations} allocations for 10,240 messages"
-    );
+    assert!(allocations <= 100, "{allocations} allocations for 10,240 messages");
 }
 
 /// `cargo test --release -p rmq-engine --test append_cost -- --ignored --nocapture`
@@ -107,9 +102,6 @@ fn measure() {
         append(&mut shard, 102_400, &body);
         let started = Instant::now();
         append(&mut shard, 512_000, &body);
-        println!(
-            "{size} bytes: {} ns per message",
-            started.elapsed().as_nanos() / 512_000
-        );
+        println!("{size} bytes: {} ns per message", started.elapsed().as_nanos() / 512_000);
     }
 }

@@ -4,24 +4,16 @@ use std::sync::Arc;
 
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::{
-    AppendError, BatchItem, Boundary, Bounds, Durability, Fetch, FetchRequest, Geometry,
-    MessageDraft, Nothing, PhysicalOffset, ReadRecord, Record, Searched, Shard, ShardConfig,
-    StorageError, StoreTime, TagFilter, Ticket,
+    AppendError, BatchItem, Boundary, Bounds, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
+    PhysicalOffset, ReadRecord, Record, Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter, Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
 
 fn config(epoch: u64) -> ShardConfig {
     let mut config = ShardConfig::new(2, epoch);
-    config.geometry = Geometry {
-        segment_bytes: 256 * 1024,
-        chunk_bytes: 16 * 1024,
-    };
-    (
-        config.tail_bytes_max,
-        config.read_bytes_max,
-        config.index_bytes_max,
-    ) = (64 * 1024, 128 * 1024, 64 * 1024);
+    config.geometry = Geometry { segment_bytes: 256 * 1024, chunk_bytes: 16 * 1024 };
+    (config.tail_bytes_max, config.read_bytes_max, config.index_bytes_max) = (64 * 1024, 128 * 1024, 64 * 1024);
     config
 }
 
@@ -65,9 +57,7 @@ impl Fixture {
 
     fn send(&mut self, topic: &str, queue_id: u32, bodies: impl IntoIterator<Item = Vec<u8>>) {
         for body in bodies {
-            self.shard
-                .append(&draft(topic, queue_id, &body), 1000)
-                .unwrap();
+            self.shard.append(&draft(topic, queue_id, &body), 1000).unwrap();
             self.settle(1000);
         }
     }
@@ -88,22 +78,10 @@ impl Fixture {
     fn bodies_from(&mut self, topic: &str, queue_id: u32, mut offset: i64) -> Vec<Vec<u8>> {
         let mut bodies = Vec::new();
         loop {
-            let request = FetchRequest {
-                topic,
-                queue_id,
-                offset,
-                count_max: 32,
-                bytes_max: 262_144,
-                filter: &TagFilter::All,
-            };
+            let request =
+                FetchRequest { topic, queue_id, offset, count_max: 32, bytes_max: 262_144, filter: &TagFilter::All };
             match self.fetch(&request) {
-                Fetch::Found {
-                    slices,
-                    count,
-                    next,
-                    bytes,
-                    ..
-                } => {
+                Fetch::Found { slices, count, next, bytes, .. } => {
                     let mut seen = (0, 0);
                     for slice in &slices {
                         let mut rest = slice.as_ref();
@@ -120,10 +98,7 @@ impl Fixture {
                     assert_eq!(next, offset + i64::from(count));
                     offset = next;
                 }
-                Fetch::Nothing {
-                    why: Nothing::AtEnd | Nothing::Empty | Nothing::NoQueue,
-                    ..
-                } => return bodies,
+                Fetch::Nothing { why: Nothing::AtEnd | Nothing::Empty | Nothing::NoQueue, .. } => return bodies,
                 other => panic!("{other:?}"),
             }
         }
@@ -131,22 +106,14 @@ impl Fixture {
 }
 
 fn numbered(count: usize, size: usize) -> Vec<Vec<u8>> {
-    (0..count)
-        .map(|number| format!("{number:0size$}").into_bytes())
-        .collect()
+    (0..count).map(|number| format!("{number:0size$}").into_bytes()).collect()
 }
 
 #[test]
 fn messages_become_readable_when_durable() {
     let mut fixture = Fixture::new();
-    let placed = fixture
-        .shard
-        .append(&draft("T", 0, b"hello"), 1000)
-        .unwrap();
-    assert_eq!(
-        (placed.queue_offset, placed.physical_offset.shard()),
-        (0, 2)
-    );
+    let placed = fixture.shard.append(&draft("T", 0, b"hello"), 1000).unwrap();
+    assert_eq!((placed.queue_offset, placed.physical_offset.shard()), (0, 2));
     assert!(fixture.shard.durable() < placed.end);
     assert_eq!(fixture.shard.bounds("T", 0), Bounds { min: 0, max: 0 });
     fixture.shard.watch("T", 0);
@@ -174,78 +141,36 @@ fn everything_is_there_after_a_restart_cold_and_hot() {
     }
     fixture.send("T", 1, [b"more".to_vec()]);
     fixture.restart();
-    assert_eq!(
-        fixture.bodies_from("T", 1, 1999),
-        [bodies[1999].clone(), b"more".to_vec()]
-    );
+    assert_eq!(fixture.bodies_from("T", 1, 1999), [bodies[1999].clone(), b"more".to_vec()]);
 }
 
 #[test]
 fn records_larger_than_a_chunk_are_kept() {
     let mut fixture = Fixture::new();
-    let bodies: Vec<Vec<u8>> = (0..40)
-        .map(|number| vec![number as u8; 1000 + 1700 * number])
-        .collect();
+    let bodies: Vec<Vec<u8>> = (0..40).map(|number| vec![number as u8; 1000 + 1700 * number]).collect();
     fixture.send("T", 0, bodies.clone());
     assert_eq!(fixture.bodies_from("T", 0, 0), bodies);
     fixture.restart();
     assert_eq!(fixture.bodies_from("T", 0, 0), bodies);
     let too_large = vec![0; 256 * 1024];
     let refused = fixture.shard.append(&draft("T", 0, &too_large), 0);
-    assert!(
-        matches!(
-            refused,
-            Err(AppendError::RecordTooLarge {
-                size_bytes_max: 262_080,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(AppendError::RecordTooLarge { size_bytes_max: 262_080, .. })), "{refused:?}");
 }
 
 #[test]
 fn a_batch_is_one_slice() {
     let mut fixture = Fixture::new();
     let bodies = numbered(10, 20);
-    let items: Vec<_> = bodies
-        .iter()
-        .map(|body| BatchItem {
-            flag: 3,
-            body,
-            properties: b"TAGS\x01A\x02",
-            tags_code: 65,
-        })
-        .collect();
+    let items: Vec<_> =
+        bodies.iter().map(|body| BatchItem { flag: 3, body, properties: b"TAGS\x01A\x02", tags_code: 65 }).collect();
     let mut placed = Vec::new();
-    fixture
-        .shard
-        .append_many(&draft("T", 0, b""), &items, 5, &mut placed)
-        .unwrap();
-    assert_eq!(
-        placed
-            .iter()
-            .map(|placed| placed.queue_offset)
-            .collect::<Vec<_>>(),
-        (0..10).collect::<Vec<_>>()
-    );
+    fixture.shard.append_many(&draft("T", 0, b""), &items, 5, &mut placed).unwrap();
+    assert_eq!(placed.iter().map(|placed| placed.queue_offset).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     fixture.settle(5);
     let filter = TagFilter::Codes(Arc::from([65, 1]));
-    let request = FetchRequest {
-        topic: "T",
-        queue_id: 0,
-        offset: 2,
-        count_max: 5,
-        bytes_max: 9999,
-        filter: &filter,
-    };
+    let request = FetchRequest { topic: "T", queue_id: 0, offset: 2, count_max: 5, bytes_max: 9999, filter: &filter };
     match fixture.fetch(&request) {
-        Fetch::Found {
-            slices,
-            count: 5,
-            next: 7,
-            ..
-        } => assert_eq!(slices.len(), 1),
+        Fetch::Found { slices, count: 5, next: 7, .. } => assert_eq!(slices.len(), 1),
         other => panic!("{other:?}"),
     }
     assert_eq!(fixture.shard.counters().log_writes, 1);
@@ -256,14 +181,7 @@ fn fetch_answers_as_the_reference_does() {
     let mut fixture = Fixture::new();
     let filter = TagFilter::All;
     let why = |fixture: &mut Fixture, offset| {
-        let request = FetchRequest {
-            topic: "T",
-            queue_id: 0,
-            offset,
-            count_max: 32,
-            bytes_max: 10,
-            filter: &filter,
-        };
+        let request = FetchRequest { topic: "T", queue_id: 0, offset, count_max: 32, bytes_max: 10, filter: &filter };
         match fixture.fetch(&request) {
             Fetch::Nothing { why, next, .. } => (why, next),
             Fetch::Found { count, next, .. } => panic!("{count} found, next {next}"),
@@ -278,61 +196,17 @@ fn fetch_answers_as_the_reference_does() {
     assert_eq!(why(&mut fixture, 3), (Nothing::AtEnd, 3));
     assert_eq!(why(&mut fixture, 4), (Nothing::BeyondEnd, 3));
     // The first message is delivered whatever its size.
-    let request = FetchRequest {
-        topic: "T",
-        queue_id: 0,
-        offset: 1,
-        count_max: 0,
-        bytes_max: 10,
-        filter: &filter,
-    };
-    assert!(matches!(
-        fixture.fetch(&request),
-        Fetch::Found {
-            count: 1,
-            next: 2,
-            ..
-        }
-    ));
-    let request = FetchRequest {
-        count_max: 32,
-        ..request
-    };
-    assert!(matches!(
-        fixture.fetch(&request),
-        Fetch::Found {
-            count: 1,
-            next: 2,
-            ..
-        }
-    ));
+    let request = FetchRequest { topic: "T", queue_id: 0, offset: 1, count_max: 0, bytes_max: 10, filter: &filter };
+    assert!(matches!(fixture.fetch(&request), Fetch::Found { count: 1, next: 2, .. }));
+    let request = FetchRequest { count_max: 32, ..request };
+    assert!(matches!(fixture.fetch(&request), Fetch::Found { count: 1, next: 2, .. }));
     // A filter that nothing passes moves on by at most 800 rows.
     fixture.send("T", 0, numbered(1000, 8));
     let filter = TagFilter::Codes(Arc::from([1]));
-    let request = FetchRequest {
-        filter: &filter,
-        ..request
-    };
-    assert!(matches!(
-        fixture.fetch(&request),
-        Fetch::Nothing {
-            why: Nothing::NoMatch,
-            next: 801,
-            ..
-        }
-    ));
-    let request = FetchRequest {
-        offset: 801,
-        ..request
-    };
-    assert!(matches!(
-        fixture.fetch(&request),
-        Fetch::Nothing {
-            why: Nothing::NoMatch,
-            next: 1003,
-            ..
-        }
-    ));
+    let request = FetchRequest { filter: &filter, ..request };
+    assert!(matches!(fixture.fetch(&request), Fetch::Nothing { why: Nothing::NoMatch, next: 801, .. }));
+    let request = FetchRequest { offset: 801, ..request };
+    assert!(matches!(fixture.fetch(&request), Fetch::Nothing { why: Nothing::NoMatch, next: 1003, .. }));
 }
 
 #[test]
@@ -351,25 +225,14 @@ fn a_message_is_found_by_physical_offset_only_where_it_starts() {
                 found => break found,
             }
         };
-        let ReadRecord::Found(slice) = found else {
-            panic!("{found:?}")
-        };
-        assert_eq!(
-            Record::decode(slice.as_ref()).unwrap().queue_offset,
-            number as i64
-        );
+        let ReadRecord::Found(slice) = found else { panic!("{found:?}") };
+        assert_eq!(Record::decode(slice.as_ref()).unwrap().queue_offset, number as i64);
         let inside = PhysicalOffset::from_wire(placed.physical_offset.to_wire() + 1).unwrap();
-        assert!(matches!(
-            fixture.shard.read_record(inside, TICKET),
-            ReadRecord::NotFound
-        ));
+        assert!(matches!(fixture.shard.read_record(inside, TICKET), ReadRecord::NotFound));
     }
     for raw in [0, i64::MAX, placed[0].physical_offset.to_wire() + (1 << 40)] {
         let offset = PhysicalOffset::from_wire(raw).unwrap();
-        assert!(matches!(
-            fixture.shard.read_record(offset, TICKET),
-            ReadRecord::NotFound
-        ));
+        assert!(matches!(fixture.shard.read_record(offset, TICKET), ReadRecord::NotFound));
     }
 }
 
@@ -378,77 +241,32 @@ fn offsets_are_found_by_time() {
     let mut fixture = Fixture::new();
     // Two messages per 10 ms; the index pages of most are evicted.
     for number in 0..3000 {
-        fixture
-            .shard
-            .append(&draft("T", 0, b"x"), 1000 + number / 2 * 10)
-            .unwrap();
+        fixture.shard.append(&draft("T", 0, b"x"), 1000 + number / 2 * 10).unwrap();
         fixture.settle(0);
     }
     let mut search = |timestamp_ms, boundary| loop {
-        match fixture
-            .shard
-            .search_time("T", 0, timestamp_ms, boundary, TICKET)
-        {
+        match fixture.shard.search_time("T", 0, timestamp_ms, boundary, TICKET) {
             Searched::Done(offset) => return offset,
             Searched::Pending => fixture.storage.settle(&mut fixture.shard, 0),
             Searched::Failed(error) => panic!("{error}"),
         }
     };
-    assert_eq!(
-        (search(0, Boundary::Lower), search(0, Boundary::Upper)),
-        (0, 0)
-    );
-    assert_eq!(
-        (search(1000, Boundary::Lower), search(1000, Boundary::Upper)),
-        (0, 1)
-    );
-    assert_eq!(
-        (search(6000, Boundary::Lower), search(6000, Boundary::Upper)),
-        (1000, 1001)
-    );
-    assert_eq!(
-        (search(6001, Boundary::Lower), search(6009, Boundary::Upper)),
-        (1002, 1001)
-    );
-    assert_eq!(
-        (
-            search(15_990, Boundary::Lower),
-            search(15_990, Boundary::Upper)
-        ),
-        (2998, 2999)
-    );
-    assert_eq!(
-        (
-            search(99_999, Boundary::Lower),
-            search(99_999, Boundary::Upper)
-        ),
-        (3000, 2999)
-    );
-    assert_eq!(
-        fixture
-            .shard
-            .search_time("none", 0, 5, Boundary::Lower, TICKET),
-        Searched::Done(0)
-    );
-    assert_eq!(
-        fixture.shard.store_time("T", 0, 2999, TICKET),
-        StoreTime::Known(15_990)
-    );
-    assert_eq!(
-        fixture.shard.store_time("T", 0, 3000, TICKET),
-        StoreTime::NotFound
-    );
+    assert_eq!((search(0, Boundary::Lower), search(0, Boundary::Upper)), (0, 0));
+    assert_eq!((search(1000, Boundary::Lower), search(1000, Boundary::Upper)), (0, 1));
+    assert_eq!((search(6000, Boundary::Lower), search(6000, Boundary::Upper)), (1000, 1001));
+    assert_eq!((search(6001, Boundary::Lower), search(6009, Boundary::Upper)), (1002, 1001));
+    assert_eq!((search(15_990, Boundary::Lower), search(15_990, Boundary::Upper)), (2998, 2999));
+    assert_eq!((search(99_999, Boundary::Lower), search(99_999, Boundary::Upper)), (3000, 2999));
+    assert_eq!(fixture.shard.search_time("none", 0, 5, Boundary::Lower, TICKET), Searched::Done(0));
+    assert_eq!(fixture.shard.store_time("T", 0, 2999, TICKET), StoreTime::Known(15_990));
+    assert_eq!(fixture.shard.store_time("T", 0, 3000, TICKET), StoreTime::NotFound);
 }
 
 #[test]
 fn offsets_and_settings_are_folded() {
     let mut fixture = Fixture::new();
     let first = fixture.shard.commit_offset("g", "T", 3, 10).unwrap();
-    assert_eq!(
-        fixture.shard.commit_offset("g", "T", 3, 10),
-        Ok(first),
-        "an unchanged value is not written again"
-    );
+    assert_eq!(fixture.shard.commit_offset("g", "T", 3, 10), Ok(first), "an unchanged value is not written again");
     fixture.shard.commit_offset("g", "T", 3, 5).unwrap();
     fixture.shard.commit_offset("g", "U", 0, 1).unwrap();
     fixture.shard.commit_offset("h", "T", 3, 2).unwrap();
@@ -462,10 +280,7 @@ fn offsets_and_settings_are_folded() {
         let mut offsets: Vec<_> = fixture.shard.offsets().collect();
         offsets.sort_unstable();
         assert_eq!(offsets, [("g", "T", 3, 5), ("g", "U", 0, 1)]);
-        assert_eq!(
-            fixture.shard.settings(1).collect::<Vec<_>>(),
-            [("b", &b"two"[..])]
-        );
+        assert_eq!(fixture.shard.settings(1).collect::<Vec<_>>(), [("b", &b"two"[..])]);
         assert_eq!(fixture.shard.setting(2, "b"), Some(&b""[..]));
         fixture.restart();
     }
@@ -481,14 +296,7 @@ fn a_removed_topic_starts_again_at_zero() {
     fixture.shard.append(&draft("T", 0, b"late"), 1).unwrap();
     fixture.shard.remove_topic("T").unwrap();
     assert_eq!(fixture.shard.arrival(), Some((Arc::from("T"), 0)));
-    assert_eq!(
-        fixture
-            .shard
-            .append(&draft("T", 0, b"new"), 1)
-            .unwrap()
-            .queue_offset,
-        0
-    );
+    assert_eq!(fixture.shard.append(&draft("T", 0, b"new"), 1).unwrap().queue_offset, 0);
     fixture.settle(1);
     for _ in 0..2 {
         assert_eq!(fixture.shard.bounds("T", 0), Bounds { min: 0, max: 1 });
@@ -506,10 +314,7 @@ fn a_failed_write_poisons_the_shard_but_not_its_readers() {
     fixture.shard.pump(1);
     let command = fixture.shard.next_command().unwrap();
     fixture.shard.complete(command.id, Err(StorageError::IO));
-    assert_eq!(
-        fixture.shard.append(&draft("T", 0, b"next"), 1),
-        Err(AppendError::Poisoned)
-    );
+    assert_eq!(fixture.shard.append(&draft("T", 0, b"next"), 1), Err(AppendError::Poisoned));
     assert_eq!(fixture.shard.poison_reason(), Some(StorageError::IO));
     assert_eq!(fixture.bodies_from("T", 0, 0).len(), 3);
 }
@@ -521,19 +326,9 @@ fn too_much_in_memory_is_backpressure() {
     (config.undurable_bytes_max, config.durability) = (40_000, Durability::Sync);
     let mut shard = storage.open(config).unwrap();
     let body = [0; 10_000];
-    let accepted = (0..100)
-        .take_while(|_| shard.append(&draft("T", 0, &body), 1).is_ok())
-        .count();
-    assert_eq!(
-        accepted, 3,
-        "each message takes a chunk of 16 KiB, and the bound is checked before it"
-    );
-    assert!(matches!(
-        shard.append(&draft("T", 0, b""), 1),
-        Err(AppendError::BatchFull {
-            pending_bytes: 40_000..
-        })
-    ));
+    let accepted = (0..100).take_while(|_| shard.append(&draft("T", 0, &body), 1).is_ok()).count();
+    assert_eq!(accepted, 3, "each message takes a chunk of 16 KiB, and the bound is checked before it");
+    assert!(matches!(shard.append(&draft("T", 0, b""), 1), Err(AppendError::BatchFull { pending_bytes: 40_000.. })));
     storage.settle(&mut shard, 1);
     assert!(shard.append(&draft("T", 0, &body), 1).is_ok());
 }
@@ -544,21 +339,8 @@ fn fields_that_do_not_fit_are_refused() {
     let long = vec![b'x'; 32_768];
     let mut too_long = draft("T", 0, b"");
     too_long.properties = &long;
-    assert!(matches!(
-        fixture.shard.append(&too_long, 0),
-        Err(AppendError::FieldTooLong {
-            field: "properties",
-            ..
-        })
-    ));
+    assert!(matches!(fixture.shard.append(&too_long, 0), Err(AppendError::FieldTooLong { field: "properties", .. })));
     let wide = fixture.shard.append(&draft("T", 65_536, b""), 0);
     assert!(matches!(wide, Err(AppendError::QueueOutOfRange { .. })));
-    assert_eq!(
-        fixture
-            .shard
-            .append(&draft("T", 65_535, b""), 0)
-            .unwrap()
-            .queue_offset,
-        0
-    );
+    assert_eq!(fixture.shard.append(&draft("T", 65_535, b""), 0).unwrap().queue_offset, 0);
 }

@@ -4,21 +4,14 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rmq_engine::store_dir::{
-    DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions,
-};
+use rmq_engine::store_dir::{DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions};
 use rmq_engine::{
-    CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig,
-    StorageDone, TagFilter, Ticket,
+    CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig, StorageDone, TagFilter,
+    Ticket,
 };
 
-const OPTIONS: StoreOptions = StoreOptions {
-    shard_count: 2,
-    geometry: Geometry {
-        segment_bytes: 128 * 1024,
-        chunk_bytes: 16 * 1024,
-    },
-};
+const OPTIONS: StoreOptions =
+    StoreOptions { shard_count: 2, geometry: Geometry { segment_bytes: 128 * 1024, chunk_bytes: 16 * 1024 } };
 
 fn open(path: &Path) -> Result<StoreDir, StoreError> {
     StoreDir::open(path, OPTIONS)
@@ -29,18 +22,8 @@ fn a_store_keeps_what_it_was_created_with_and_counts_its_openings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new").join("store");
     assert_eq!(open(&path).unwrap().epoch(), 1);
-    let again = StoreDir::open(
-        &path,
-        StoreOptions {
-            shard_count: 7,
-            geometry: Geometry::default(),
-        },
-    )
-    .unwrap();
-    assert_eq!(
-        (again.epoch(), again.shard_count(), again.geometry()),
-        (2, 2, OPTIONS.geometry)
-    );
+    let again = StoreDir::open(&path, StoreOptions { shard_count: 7, geometry: Geometry::default() }).unwrap();
+    assert_eq!((again.epoch(), again.shard_count(), again.geometry()), (2, 2, OPTIONS.geometry));
     assert!(path.join("shard-01").join("log").is_dir() && !path.join("probe").exists());
 }
 
@@ -49,14 +32,8 @@ fn a_store_in_use_is_refused_by_name_and_holder() {
     let dir = tempfile::tempdir().unwrap();
     let held = open(dir.path()).unwrap();
     let message = open(dir.path()).unwrap_err().to_string();
-    assert!(
-        message.contains(&dir.path().display().to_string()),
-        "{message}"
-    );
-    assert!(
-        message.contains(&format!("(pid {})", std::process::id())),
-        "{message}"
-    );
+    assert!(message.contains(&dir.path().display().to_string()), "{message}");
+    assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
     drop(held);
     assert_eq!(open(dir.path()).unwrap().epoch(), 2);
 }
@@ -68,29 +45,11 @@ fn a_strange_manifest_is_refused_not_guessed() {
     let manifest = dir.path().join("manifest");
     fs::write(&manifest, "ringmq store\nformat = 99\n").unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(
-        matches!(
-            &refused,
-            StoreError::Manifest {
-                reason: ManifestError::UnknownFormat { .. },
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(&refused, StoreError::Manifest { reason: ManifestError::UnknownFormat { .. }, .. }), "{refused}");
     fs::write(&manifest, "").unwrap();
-    assert!(matches!(
-        open(dir.path()),
-        Err(StoreError::Manifest {
-            reason: ManifestError::NotAManifest,
-            ..
-        })
-    ));
+    assert!(matches!(open(dir.path()), Err(StoreError::Manifest { reason: ManifestError::NotAManifest, .. })));
     fs::remove_file(&manifest).unwrap();
-    assert!(matches!(
-        open(dir.path()),
-        Err(StoreError::ManifestMissing { .. })
-    ));
+    assert!(matches!(open(dir.path()), Err(StoreError::ManifestMissing { .. })));
 }
 
 #[test]
@@ -100,13 +59,7 @@ fn a_path_that_cannot_be_a_store_says_so() {
     fs::write(&file, "").unwrap();
     let refused = open(&file).unwrap_err().to_string();
     assert!(refused.contains(&file.display().to_string()), "{refused}");
-    let none = StoreDir::open(
-        dir.path(),
-        StoreOptions {
-            shard_count: 0,
-            ..OPTIONS
-        },
-    );
+    let none = StoreDir::open(dir.path(), StoreOptions { shard_count: 0, ..OPTIONS });
     assert!(matches!(none, Err(StoreError::BadOptions { .. })));
 }
 
@@ -122,33 +75,15 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
                     files.create_segment(segment_start, direct_io).unwrap();
                     StorageDone::SegmentReady
                 }
-                CommandKind::Write {
-                    segment_start,
-                    at,
-                    data,
-                    ..
-                } => {
-                    let file = files
-                        .open_segment(segment_start, DirectIo::Buffered)
-                        .unwrap();
+                CommandKind::Write { segment_start, at, data, .. } => {
+                    let file = files.open_segment(segment_start, DirectIo::Buffered).unwrap();
                     file.write_all_at(data.without_padding(), at).unwrap();
-                    StorageDone::Written {
-                        bytes: data.len() as u64,
-                    }
+                    StorageDone::Written { bytes: data.len() as u64 }
                 }
-                CommandKind::Read {
-                    segment_start,
-                    at,
-                    len,
-                    mut into,
-                } => {
+                CommandKind::Read { segment_start, at, len, mut into } => {
                     let file = files.open_segment(segment_start, direct_io).unwrap();
-                    file.read_exact_at(&mut into.as_mut_slice()[..len as usize], at)
-                        .unwrap();
-                    StorageDone::Read {
-                        into,
-                        bytes: u64::from(len),
-                    }
+                    file.read_exact_at(&mut into.as_mut_slice()[..len as usize], at).unwrap();
+                    StorageDone::Read { into, bytes: u64::from(len) }
                 }
                 CommandKind::WriteIndex { at, pages } => {
                     let file = files.open_index(direct_io).unwrap();
@@ -158,11 +93,7 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
                     StorageDone::IndexWritten
                 }
                 CommandKind::ReadIndex { at, mut into } => {
-                    files
-                        .open_index(direct_io)
-                        .unwrap()
-                        .read_exact_at(into.as_mut_slice(), at)
-                        .unwrap();
+                    files.open_index(direct_io).unwrap().read_exact_at(into.as_mut_slice(), at).unwrap();
                     StorageDone::IndexRead { into }
                 }
             };
@@ -205,14 +136,8 @@ fn a_shard_comes_back_from_its_files() {
             settle(&mut shard, &files, store.direct_io());
         }
         for offset in (0..shard.bounds("T", 0).max).step_by(37) {
-            let request = FetchRequest {
-                topic: "T",
-                queue_id: 0,
-                offset,
-                count_max: 1,
-                bytes_max: 1,
-                filter: &TagFilter::All,
-            };
+            let request =
+                FetchRequest { topic: "T", queue_id: 0, offset, count_max: 1, bytes_max: 1, filter: &TagFilter::All };
             let slices = loop {
                 match shard.fetch(&request, Ticket(1)) {
                     Fetch::Pending => settle(&mut shard, &files, store.direct_io()),

@@ -67,15 +67,13 @@ impl BrokerSets {
     pub fn enlist(&mut self, cluster: &Arc<str>, broker_name: &Arc<str>) -> &mut BrokerSet {
         let names = self.clusters.entry(cluster.clone()).or_default();
         names.insert(broker_name.clone());
-        self.sets
-            .entry(broker_name.clone())
-            .or_insert_with(|| BrokerSet {
-                cluster: cluster.clone(),
-                broker_name: broker_name.clone(),
-                addrs: BTreeMap::new(),
-                enable_acting_master: false,
-                zone_name: None,
-            })
+        self.sets.entry(broker_name.clone()).or_insert_with(|| BrokerSet {
+            cluster: cluster.clone(),
+            broker_name: broker_name.clone(),
+            addrs: BTreeMap::new(),
+            enable_acting_master: false,
+            zone_name: None,
+        })
     }
 
     /// Forgets a broker name everywhere.

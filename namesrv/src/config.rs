@@ -40,11 +40,7 @@ pub enum SettingError {
     #[error("{name} is not a name server property")]
     Unknown { name: String },
     #[error("{name}={value} is refused: {expected}")]
-    Refused {
-        name: &'static str,
-        value: String,
-        expected: String,
-    },
+    Refused { name: &'static str, value: String, expected: String },
 }
 
 /// A value as it stands in a property file.
@@ -173,12 +169,7 @@ impl NamesrvConfig {
 
     /// True for a property that request 318 must not change: RocketMQ's own list and the configured one.
     pub fn is_black_listed(&self, name: &str) -> bool {
-        const ALWAYS: [&str; 4] = [
-            "configBlackList",
-            "configStorePath",
-            "kvConfigPath",
-            "rocketmqHome",
-        ];
+        const ALWAYS: [&str; 4] = ["configBlackList", "configStorePath", "kvConfigPath", "rocketmqHome"];
         ALWAYS.contains(&name) || self.config_black_list.split(';').any(|n| n.trim() == name)
     }
 }
@@ -303,10 +294,7 @@ mod tests {
             ("needWaitForService", "false"),
             ("waitSecondsForService", "45"),
             ("deleteTopicWithBrokerRegistration", "false"),
-            (
-                "configBlackList",
-                "configBlackList;configStorePath;kvConfigPath",
-            ),
+            ("configBlackList", "configBlackList;configStorePath;kvConfigPath"),
             ("serverChannelMaxIdleTimeSeconds", "120"),
             ("serverSocketBacklog", "1024"),
         ];
@@ -336,16 +324,8 @@ mod tests {
     fn refused_values_name_property_and_range() {
         let mut config = NamesrvConfig::default();
         let table = [
-            (
-                "listenPort",
-                "70000",
-                "listenPort=70000 is refused: expected an integer from 0 to 65535",
-            ),
-            (
-                "orderMessageEnable",
-                "yes",
-                "orderMessageEnable=yes is refused: expected true or false",
-            ),
+            ("listenPort", "70000", "listenPort=70000 is refused: expected an integer from 0 to 65535"),
+            ("orderMessageEnable", "yes", "orderMessageEnable=yes is refused: expected true or false"),
             ("nonsense", "1", "nonsense is not a name server property"),
         ];
         for (name, value, message) in table {

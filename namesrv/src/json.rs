@@ -72,11 +72,7 @@ pub fn string_map<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (&'a 
 }
 
 /// Appends `{0:"a",1:"b"}`.
-pub fn id_map<'a>(
-    out: &mut Vec<u8>,
-    entries: impl IntoIterator<Item = (i64, &'a str)>,
-    form: RouteForm,
-) {
+pub fn id_map<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (i64, &'a str)>, form: RouteForm) {
     joined(out, *b"{}", entries, |out, (key, value)| {
         integer_key(out, key, form);
         out.push(b':');

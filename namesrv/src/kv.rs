@@ -36,10 +36,7 @@ pub enum KvLoadError {
     #[error("kvConfigPath {path}: {error}")]
     Unreadable { path: String, error: io::Error },
     #[error("kvConfigPath {path} is not a KV table in JSON: {error}")]
-    Malformed {
-        path: String,
-        error: serde_json::Error,
-    },
+    Malformed { path: String, error: serde_json::Error },
     #[error("kvConfigPath {path} has {size_bytes} bytes, more than {KV_FILE_BYTES_MAX}")]
     TooLarge { path: String, size_bytes: u64 },
 }
@@ -66,43 +63,28 @@ impl KvTable {
     /// Reads the file; a file that does not exist is an empty table.
     pub fn load(path: &Path) -> Result<Self, KvLoadError> {
         let shown = || path.display().to_string();
-        let unreadable = |error| KvLoadError::Unreadable {
-            path: shown(),
-            error,
-        };
+        let unreadable = |error| KvLoadError::Unreadable { path: shown(), error };
         let namespaces = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Namespaces::new(),
             Err(error) => return Err(unreadable(error)),
             Ok(metadata) if metadata.len() > KV_FILE_BYTES_MAX => {
-                return Err(KvLoadError::TooLarge {
-                    path: shown(),
-                    size_bytes: metadata.len(),
-                });
+                return Err(KvLoadError::TooLarge { path: shown(), size_bytes: metadata.len() });
             }
             Ok(metadata) if metadata.len() == 0 => Namespaces::new(),
             Ok(_) => {
                 let text = fs::read(path).map_err(unreadable)?;
                 let content: FileContent =
-                    serde_json::from_slice(&text).map_err(|error| KvLoadError::Malformed {
-                        path: shown(),
-                        error,
-                    })?;
+                    serde_json::from_slice(&text).map_err(|error| KvLoadError::Malformed { path: shown(), error })?;
                 content.namespaces.unwrap_or_default()
             }
         };
         let content_bytes = namespaces
             .iter()
             .flat_map(|(namespace, entries)| {
-                entries
-                    .iter()
-                    .map(move |(key, value)| namespace.len() + key.len() + value.len())
+                entries.iter().map(move |(key, value)| namespace.len() + key.len() + value.len())
             })
             .sum();
-        Ok(Self {
-            path: path.to_owned(),
-            namespaces,
-            content_bytes,
-        })
+        Ok(Self { path: path.to_owned(), namespaces, content_bytes })
     }
 
     pub fn get(&self, namespace: &str, key: &str) -> Option<&str> {
@@ -117,9 +99,7 @@ impl KvTable {
     pub fn put(&mut self, namespace: &str, key: &str, value: &str) -> Result<(), KvChangeError> {
         let is_new_namespace = !self.namespaces.contains_key(namespace);
         let old = self.get(namespace, key).map(str::to_owned);
-        let old_bytes = old
-            .as_ref()
-            .map_or(0, |old| entry_bytes(namespace, key, old));
+        let old_bytes = old.as_ref().map_or(0, |old| entry_bytes(namespace, key, old));
         let needed_bytes = self.content_bytes - old_bytes + entry_bytes(namespace, key, value);
         if needed_bytes > KV_BYTES_MAX {
             return Err(KvChangeError::Full { needed_bytes });
@@ -166,16 +146,11 @@ impl KvTable {
     }
 
     fn persist(&self) -> Result<(), KvChangeError> {
-        let view = FileView {
-            namespaces: &self.namespaces,
-        };
+        let view = FileView { namespaces: &self.namespaces };
         serde_json::to_vec(&view)
             .map_err(io::Error::from)
             .and_then(|text| replace_file(&self.path, &text))
-            .map_err(|error| KvChangeError::NotWritten {
-                path: self.path.display().to_string(),
-                error,
-            })
+            .map_err(|error| KvChangeError::NotWritten { path: self.path.display().to_string(), error })
     }
 }
 
@@ -237,11 +212,7 @@ mod tests {
         let blocked = folder.path().join("file");
         fs::write(&blocked, "").expect("write");
         let path = blocked.join("kvConfig.json"); // its folder is a file
-        let mut table = KvTable {
-            path,
-            namespaces: Namespaces::new(),
-            content_bytes: 0,
-        };
+        let mut table = KvTable { path, namespaces: Namespaces::new(), content_bytes: 0 };
         assert!(table.put("ns", "k", "v").is_err());
         assert_eq!(table.get("ns", "k"), None);
         assert_eq!(table.content_bytes, 0);

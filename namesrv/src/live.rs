@@ -75,13 +75,10 @@ impl LiveBrokers {
     }
 
     fn keys_where(&self, chosen: impl Fn(&LiveBroker) -> bool) -> Vec<LiveKey> {
-        let all = self.clusters.iter().flat_map(|(cluster, brokers)| {
-            brokers
-                .iter()
-                .map(move |(addr, broker)| (cluster, addr, broker))
-        });
-        all.filter(|(_, _, broker)| chosen(broker))
-            .map(|(cluster, addr, _)| (cluster.clone(), addr.clone()))
-            .collect()
+        let all = self
+            .clusters
+            .iter()
+            .flat_map(|(cluster, brokers)| brokers.iter().map(move |(addr, broker)| (cluster, addr, broker)));
+        all.filter(|(_, _, broker)| chosen(broker)).map(|(cluster, addr, _)| (cluster.clone(), addr.clone())).collect()
     }
 }

@@ -59,11 +59,7 @@ fn split(logical: &str, line: usize) -> Result<Property, MalformedEscape> {
     let (name, rest) = logical.split_at(name_end);
     let rest = rest.trim_start();
     let value = rest.strip_prefix(['=', ':']).map_or(rest, str::trim_start);
-    Ok(Property {
-        line,
-        name: unescape(name, line)?,
-        value: unescape(value, line)?,
-    })
+    Ok(Property { line, name: unescape(name, line)?, value: unescape(value, line)? })
 }
 
 fn unescape(text: &str, line: usize) -> Result<String, MalformedEscape> {

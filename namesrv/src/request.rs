@@ -43,17 +43,11 @@ pub struct Reply<'s> {
 
 impl Reply<'_> {
     pub fn body(body: Vec<u8>) -> Self {
-        Self {
-            ext: Vec::new(),
-            body: Cow::Owned(body),
-        }
+        Self { ext: Vec::new(), body: Cow::Owned(body) }
     }
 
     pub fn ext(key: &'static str, value: ExtValue) -> Self {
-        Self {
-            ext: vec![(key, value)],
-            body: Cow::default(),
-        }
+        Self { ext: vec![(key, value)], body: Cow::default() }
     }
 }
 
@@ -67,10 +61,7 @@ pub struct Refusal {
 impl Refusal {
     /// Code 1, which RocketMQ uses for everything that has no code of its own.
     pub fn system_error(remark: impl std::fmt::Display) -> Self {
-        Self {
-            code: response::SYSTEM_ERROR,
-            remark: remark.to_string(),
-        }
+        Self { code: response::SYSTEM_ERROR, remark: remark.to_string() }
     }
 
     fn missing(field: &str) -> Self {
@@ -87,24 +78,13 @@ impl Arrival<'_> {
     }
 
     pub fn optional(&self, key: &str) -> Option<String> {
-        self.frame
-            .ext
-            .get(key)
-            .map(|text| text.to_cow().into_owned())
+        self.frame.ext.get(key).map(|text| text.to_cow().into_owned())
     }
 
     pub fn required_i64(&self, key: &str) -> Result<i64, Refusal> {
-        let text = self
-            .frame
-            .ext
-            .get(key)
-            .ok_or_else(|| Refusal::missing(key))?;
-        text.parse_i64().ok_or_else(|| {
-            Refusal::system_error(format_args!(
-                "field {key} is not an integer: {}",
-                text.to_cow()
-            ))
-        })
+        let text = self.frame.ext.get(key).ok_or_else(|| Refusal::missing(key))?;
+        text.parse_i64()
+            .ok_or_else(|| Refusal::system_error(format_args!("field {key} is not an integer: {}", text.to_cow())))
     }
 
     /// RocketMQ logs a number it cannot read and takes it as absent.
@@ -136,12 +116,7 @@ impl BrokerFields {
     }
 
     pub fn identity(&self) -> BrokerIdentity<'_> {
-        BrokerIdentity {
-            cluster: &self.cluster,
-            broker_name: &self.broker_name,
-            addr: &self.addr,
-            id: self.id,
-        }
+        BrokerIdentity { cluster: &self.cluster, broker_name: &self.broker_name, addr: &self.addr, id: self.id }
     }
 }
 

@@ -68,11 +68,7 @@ impl<'a> ShownSet<'a> {
         let is_acting = self.is_acting;
         let addrs = self.set.addrs.iter().enumerate();
         addrs.map(move |(index, (id, addr))| {
-            let shown = if is_acting && index == 0 {
-                MASTER_ID
-            } else {
-                *id
-            };
+            let shown = if is_acting && index == 0 { MASTER_ID } else { *id };
             (shown, addr.as_ref())
         })
     }
@@ -103,10 +99,7 @@ impl<'a> Route<'a> {
             .iter()
             .filter_map(|(broker_name, queues)| {
                 let set = sets.get(broker_name)?;
-                let is_acting = may_act
-                    && set.enable_acting_master
-                    && !set.has_master()
-                    && !queues.is_writable();
+                let is_acting = may_act && set.enable_acting_master && !set.has_master() && !queues.is_writable();
                 Some(ShownSet { set, is_acting })
             })
             .collect();
@@ -138,8 +131,7 @@ impl<'a> Route<'a> {
         };
         let (kept, removed): (Vec<_>, Vec<_>) = self.sets.into_iter().partition(is_near);
         let is_removed = |name: &str| removed.iter().any(|s| s.set.broker_name.as_ref() == name);
-        self.rows
-            .retain(|(broker_name, _)| !is_removed(broker_name));
+        self.rows.retain(|(broker_name, _)| !is_removed(broker_name));
         self.sets = kept;
         self
     }
@@ -151,16 +143,11 @@ impl<'a> Route<'a> {
             write_set(out, shown.set, shown.addrs(), form);
         });
         out.extend_from_slice(b",\"filterServerTable\":");
-        json::joined(
-            out,
-            *b"{}",
-            self.filter_servers(),
-            |out, (addr, servers)| {
-                json::string(out, addr);
-                out.push(b':');
-                json::strings(out, servers.iter().map(String::as_str));
-            },
-        );
+        json::joined(out, *b"{}", self.filter_servers(), |out, (addr, servers)| {
+            json::string(out, addr);
+            out.push(b':');
+            json::strings(out, servers.iter().map(String::as_str));
+        });
         if let Some(conf) = self.order_topic_conf {
             out.extend_from_slice(b",\"orderTopicConf\":");
             json::string(out, conf);
@@ -184,10 +171,7 @@ impl<'a> Route<'a> {
         let live = self.live;
         self.sets.iter().flat_map(move |shown| {
             shown.set.addrs.values().filter_map(move |addr| {
-                let servers = live
-                    .get(&shown.set.cluster, addr)?
-                    .filter_servers
-                    .as_slice();
+                let servers = live.get(&shown.set.cluster, addr)?.filter_servers.as_slice();
                 (!servers.is_empty()).then_some((addr.as_ref(), servers))
             })
         })
@@ -195,18 +179,11 @@ impl<'a> Route<'a> {
 }
 
 fn equal_ignoring_case(left: &str, right: &str) -> bool {
-    left.chars()
-        .flat_map(char::to_lowercase)
-        .eq(right.chars().flat_map(char::to_lowercase))
+    left.chars().flat_map(char::to_lowercase).eq(right.chars().flat_map(char::to_lowercase))
 }
 
 /// Appends one broker set (`BrokerData`), with the addresses as given.
-pub fn write_set<'a>(
-    out: &mut Vec<u8>,
-    set: &BrokerSet,
-    addrs: impl Iterator<Item = (i64, &'a str)>,
-    form: RouteForm,
-) {
+pub fn write_set<'a>(out: &mut Vec<u8>, set: &BrokerSet, addrs: impl Iterator<Item = (i64, &'a str)>, form: RouteForm) {
     out.extend_from_slice(b"{\"brokerAddrs\":");
     json::id_map(out, addrs, form);
     out.extend_from_slice(b",\"brokerName\":");

@@ -79,15 +79,10 @@ pub enum RegisterError {
     IncrementBeforeFirst,
     #[error("register broker failed: this name server keeps at most {BROKERS_MAX} brokers")]
     TooManyBrokers,
-    #[error(
-        "register broker failed: this name server keeps at most {TOPIC_ROWS_MAX} pairs of topic and broker"
-    )]
+    #[error("register broker failed: this name server keeps at most {TOPIC_ROWS_MAX} pairs of topic and broker")]
     TooManyTopics,
     #[error("register broker failed: {field} has {size_bytes} bytes, more than {NAME_BYTES_MAX}")]
-    NameTooLong {
-        field: &'static str,
-        size_bytes: usize,
-    },
+    NameTooLong { field: &'static str, size_bytes: usize },
 }
 
 #[derive(Debug, Default)]
@@ -111,33 +106,21 @@ impl RouteTable {
 
     /// Applies a registration; the steps and their order are RocketMQ's, except that a refused first
     /// registration leaves nothing behind.
-    pub fn register(
-        &mut self,
-        registration: &Registration<'_>,
-    ) -> Result<Registered, RegisterError> {
+    pub fn register(&mut self, registration: &Registration<'_>) -> Result<Registered, RegisterError> {
         self.check_bounds(registration)?;
         let broker = registration.broker;
         let addr: Arc<str> = self.addr_of(&broker);
-        let previous_min_id = self
-            .sets
-            .get(broker.broker_name)
-            .and_then(|set| Some(set.first()?.0));
+        let previous_min_id = self.sets.get(broker.broker_name).and_then(|set| Some(set.first()?.0));
 
         self.leave_other_name(&broker);
         self.drop_other_ids(&broker);
         if self.is_outdated(registration) {
             self.live.remove(broker.cluster, broker.addr);
             self.drop_if_empty(broker.broker_name);
-            tracing::warn!(
-                ?broker,
-                "registration ignored: the id is held with a newer state version"
-            );
+            tracing::warn!(?broker, "registration ignored: the id is held with a newer state version");
             return Ok(Registered::default());
         }
-        let is_known = self
-            .sets
-            .get(broker.broker_name)
-            .is_some_and(|set| set.addrs.contains_key(&broker.id));
+        let is_known = self.sets.get(broker.broker_name).is_some_and(|set| set.addrs.contains_key(&broker.id));
         if !is_known && registration.topics.len() == 1 {
             self.drop_if_empty(broker.broker_name);
             return Err(RegisterError::IncrementBeforeFirst);
@@ -159,11 +142,7 @@ impl RouteTable {
             },
         );
         if !is_known {
-            tracing::info!(
-                ?broker,
-                topics = registration.topics.len(),
-                "broker registered"
-            );
+            tracing::info!(?broker, topics = registration.topics.len(), "broker registered");
         }
         // RocketMQ counts an empty set's smallest id as 0, so a set's first member is no change.
         let is_new_min = broker.id < previous_min_id.unwrap_or(MASTER_ID);
@@ -187,10 +166,7 @@ impl RouteTable {
             ("haServerAddr", registration.ha_server_addr),
             ("__ZONE_NAME", registration.zone_name.unwrap_or_default()),
         ];
-        let topics = registration
-            .topics
-            .iter()
-            .map(|(topic, _)| ("topicName", topic.as_str()));
+        let topics = registration.topics.iter().map(|(topic, _)| ("topicName", topic.as_str()));
         for (field, name) in names.into_iter().chain(topics) {
             if name.len() > NAME_BYTES_MAX {
                 let size_bytes = name.len();
@@ -204,11 +180,7 @@ impl RouteTable {
         // Counting the new rows costs a look-up per topic; it is only done near the bound.
         if self.topics.row_count() + registration.topics.len() > TOPIC_ROWS_MAX {
             let is_new = |topic: &str| !self.topics.has_row(topic, broker.broker_name);
-            let added = registration
-                .topics
-                .iter()
-                .filter(|(topic, _)| is_new(topic))
-                .count();
+            let added = registration.topics.iter().filter(|(topic, _)| is_new(topic)).count();
             if self.topics.row_count() + added > TOPIC_ROWS_MAX {
                 return Err(RegisterError::TooManyTopics);
             }
@@ -218,10 +190,7 @@ impl RouteTable {
 
     /// The address as already stored, so that equal addresses share memory.
     fn addr_of(&self, broker: &BrokerIdentity<'_>) -> Arc<str> {
-        let known = self
-            .sets
-            .get(broker.broker_name)
-            .and_then(|set| set.addrs.get(&broker.id));
+        let known = self.sets.get(broker.broker_name).and_then(|set| set.addrs.get(&broker.id));
         match known {
             Some(addr) if addr.as_ref() == broker.addr => addr.clone(),
             _ => broker.addr.into(),
@@ -245,8 +214,7 @@ impl RouteTable {
             return;
         };
         let before = set.addrs.len();
-        set.addrs
-            .retain(|id, addr| addr.as_ref() != broker.addr || *id == broker.id);
+        set.addrs.retain(|id, addr| addr.as_ref() != broker.addr || *id == broker.id);
         if set.addrs.len() != before {
             self.forget_answers();
         }
@@ -255,24 +223,15 @@ impl RouteTable {
     /// Another process holds this id, is alive, and was elected later.
     fn is_outdated(&self, registration: &Registration<'_>) -> bool {
         let broker = registration.broker;
-        let holder = self
-            .sets
-            .get(broker.broker_name)
-            .and_then(|set| set.addrs.get(&broker.id));
+        let holder = self.sets.get(broker.broker_name).and_then(|set| set.addrs.get(&broker.id));
         holder
             .filter(|holder| holder.as_ref() != broker.addr)
             .and_then(|holder| self.live.get(broker.cluster, holder))
-            .is_some_and(|live| {
-                live.data_version.state_version > registration.data_version.state_version
-            })
+            .is_some_and(|live| live.data_version.state_version > registration.data_version.state_version)
     }
 
     fn drop_if_empty(&mut self, broker_name: &str) {
-        if self
-            .sets
-            .get(broker_name)
-            .is_some_and(|set| set.addrs.is_empty())
-        {
+        if self.sets.get(broker_name).is_some_and(|set| set.addrs.is_empty()) {
             self.sets.remove(broker_name);
             self.topics.remove_rows(|_, holder| holder == broker_name);
             self.forget_answers();
@@ -280,17 +239,9 @@ impl RouteTable {
     }
 
     /// Writes the broker into its set and cluster.
-    fn enlist(
-        &mut self,
-        registration: &Registration<'_>,
-        cluster: &Arc<str>,
-        addr: &Arc<str>,
-    ) -> Arc<str> {
+    fn enlist(&mut self, registration: &Registration<'_>, cluster: &Arc<str>, addr: &Arc<str>) -> Arc<str> {
         let broker = registration.broker;
-        let known = self
-            .sets
-            .get(broker.broker_name)
-            .map(|set| set.broker_name.clone());
+        let known = self.sets.get(broker.broker_name).map(|set| set.broker_name.clone());
         let broker_name = known.unwrap_or_else(|| broker.broker_name.into());
         let enable_acting_master = registration.enable_acting_master.unwrap_or(false);
         let set = self.sets.enlist(cluster, &broker_name);
@@ -312,42 +263,23 @@ impl RouteTable {
     }
 
     /// Takes over the topics of a master, or of the slave that would stand in for it.
-    fn apply_topics(
-        &mut self,
-        registration: &Registration<'_>,
-        broker_name: &Arc<str>,
-        is_first: bool,
-    ) {
+    fn apply_topics(&mut self, registration: &Registration<'_>, broker_name: &Arc<str>, is_first: bool) {
         let broker = registration.broker;
-        let min_id = self
-            .sets
-            .get(broker_name)
-            .and_then(|set| Some(set.first()?.0));
-        let is_prime_slave = registration.enable_acting_master.is_some()
-            && broker.id != MASTER_ID
-            && min_id == Some(broker.id);
+        let min_id = self.sets.get(broker_name).and_then(|set| Some(set.first()?.0));
+        let is_prime_slave =
+            registration.enable_acting_master.is_some() && broker.id != MASTER_ID && min_id == Some(broker.id);
         if broker.id != MASTER_ID && !is_prime_slave {
             return;
         }
         if registration.removes_missing_topics && registration.mappings.is_empty() {
-            let kept: HashSet<&str> = registration
-                .topics
-                .iter()
-                .map(|(topic, _)| topic.as_str())
-                .collect();
-            self.topics.remove_rows(|topic, holder| {
-                holder == broker_name.as_ref() && !kept.contains(topic)
-            });
+            let kept: HashSet<&str> = registration.topics.iter().map(|(topic, _)| topic.as_str()).collect();
+            self.topics.remove_rows(|topic, holder| holder == broker_name.as_ref() && !kept.contains(topic));
         }
         let is_changed = is_first || self.is_changed(&broker, &registration.data_version);
         let is_read_only = is_prime_slave && registration.enable_acting_master == Some(true);
         for (topic, queues) in registration.topics {
             if is_changed || !self.topics.has_row(topic, broker_name) {
-                let queues = if is_read_only {
-                    queues.without_write()
-                } else {
-                    *queues
-                };
+                let queues = if is_read_only { queues.without_write() } else { *queues };
                 self.topics.put(topic, broker_name, queues);
             }
         }
@@ -385,10 +317,7 @@ impl RouteTable {
         }
         let set = self.sets.get_mut(broker.broker_name)?;
         let was_min = set.first().is_some_and(|(id, _)| id == broker.id);
-        let gone = set
-            .addrs
-            .iter()
-            .find(|(_, addr)| addr.as_ref() == broker.addr);
+        let gone = set.addrs.iter().find(|(_, addr)| addr.as_ref() == broker.addr);
         let gone_addr = gone.map(|(_, addr)| addr.clone())?;
         set.addrs.retain(|_, addr| *addr != gone_addr);
         let is_without_master = !set.has_master();
@@ -396,17 +325,12 @@ impl RouteTable {
         let broker_name = set.broker_name.clone();
         self.forget_answers();
         tracing::info!(?broker, "broker removed");
-        if self
-            .sets
-            .get(&broker_name)
-            .is_some_and(|set| set.addrs.is_empty())
-        {
+        if self.sets.get(&broker_name).is_some_and(|set| set.addrs.is_empty()) {
             self.drop_if_empty(&broker_name);
             return None;
         }
         if wipes_write {
-            self.topics
-                .rewrite_rows(&broker_name, QueueData::without_write);
+            self.topics.rewrite_rows(&broker_name, QueueData::without_write);
         }
         if !was_min {
             return None;
@@ -426,12 +350,7 @@ impl RouteTable {
             let Some(id) = held.map(|(id, _)| *id) else {
                 continue;
             };
-            let broker = BrokerIdentity {
-                cluster,
-                broker_name: &live.broker_name,
-                addr,
-                id,
-            };
+            let broker = BrokerIdentity { cluster, broker_name: &live.broker_name, addr, id };
             changes.extend(self.unregister(&broker));
         }
         // Only the last change of a name is news: its members may have gone in the same sweep.
@@ -476,29 +395,21 @@ impl RouteTable {
 
     /// Clears the write bit on every row of the broker; returns the number of topics touched.
     pub fn wipe_write_permission(&mut self, broker_name: &str) -> usize {
-        self.topics
-            .rewrite_rows(broker_name, QueueData::without_write)
+        self.topics.rewrite_rows(broker_name, QueueData::without_write)
     }
 
     /// Sets read and write, and nothing else, on every row of the broker.
     pub fn add_write_permission(&mut self, broker_name: &str) -> usize {
         let perm = PERM_READ | PERM_WRITE;
-        self.topics
-            .rewrite_rows(broker_name, |queues| QueueData { perm, ..queues })
+        self.topics.rewrite_rows(broker_name, |queues| QueueData { perm, ..queues })
     }
 
     /// Stores rows of a topic for brokers that are here; when one of them is not, stores nothing.
-    pub fn register_rows(
-        &mut self,
-        topic: &str,
-        rows: &[(String, QueueData)],
-    ) -> Result<(), RegisterError> {
+    pub fn register_rows(&mut self, topic: &str, rows: &[(String, QueueData)]) -> Result<(), RegisterError> {
         if self.topics.row_count() + rows.len() > TOPIC_ROWS_MAX {
             return Err(RegisterError::TooManyTopics);
         }
-        let unknown = rows
-            .iter()
-            .find(|(broker_name, _)| !self.sets.contains(broker_name));
+        let unknown = rows.iter().find(|(broker_name, _)| !self.sets.contains(broker_name));
         if let Some((broker_name, _)) = unknown {
             tracing::warn!(topic, broker_name, "topic not registered: no such broker");
             return Ok(());

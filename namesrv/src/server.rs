@@ -61,27 +61,12 @@ impl NameServer {
     /// oneway request or a response. `peer` identifies the connection.
     ///
     /// Cost of a route request whose answer is finished: one look-up and one copy into `out`.
-    pub fn handle(
-        &mut self,
-        frame: &Frame<'_>,
-        peer: ConnKey,
-        peer_addr: SocketAddr,
-        now_ms: i64,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn handle(&mut self, frame: &Frame<'_>, peer: ConnKey, peer_addr: SocketAddr, now_ms: i64, out: &mut Vec<u8>) {
         if frame.is_response() {
             return;
         }
-        let (serialization, opaque, is_oneway) =
-            (frame.serialization, frame.opaque, frame.is_oneway());
-        let arrival = Arrival {
-            frame,
-            peer: Peer {
-                key: peer,
-                addr: peer_addr,
-            },
-            now_ms,
-        };
+        let (serialization, opaque, is_oneway) = (frame.serialization, frame.opaque, frame.is_oneway());
+        let arrival = Arrival { frame, peer: Peer { key: peer, addr: peer_addr }, now_ms };
         let outcome = request::answer(self, &arrival);
         if is_oneway {
             return;
@@ -147,11 +132,7 @@ impl NameServer {
                 let mut frame = Vec::new();
                 self.push_count = self.push_count.wrapping_add(1);
                 write_min_id_change(&mut frame, self.push_count, &change);
-                self.pushes.push(Push {
-                    broker_addr: broker_addr.clone(),
-                    peer: *peer,
-                    frame,
-                });
+                self.pushes.push(Push { broker_addr: broker_addr.clone(), peer: *peer, frame });
             }
         }
     }

@@ -42,14 +42,11 @@ impl Topic {
 
     /// The flags any of its brokers gave: RocketMQ looks at an arbitrary one, they do not differ.
     pub fn sys_flag(&self) -> i32 {
-        self.rows
-            .first()
-            .map_or(0, |(_, queues)| queues.topic_sys_flag)
+        self.rows.first().map_or(0, |(_, queues)| queues.topic_sys_flag)
     }
 
     fn position(&self, broker_name: &str) -> Result<usize, usize> {
-        self.rows
-            .binary_search_by(|(name, _)| name.as_ref().cmp(broker_name))
+        self.rows.binary_search_by(|(name, _)| name.as_ref().cmp(broker_name))
     }
 }
 
@@ -70,9 +67,7 @@ impl Topics {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Topic)> {
-        self.topics
-            .iter()
-            .map(|(name, topic)| (name.as_ref(), topic))
+        self.topics.iter().map(|(name, topic)| (name.as_ref(), topic))
     }
 
     /// (topic, broker) pairs.
@@ -116,18 +111,14 @@ impl Topics {
         let Some(topic) = self.topics.get_mut(topic) else {
             return;
         };
-        let position = topic
-            .mappings
-            .binary_search_by(|(name, _)| name.as_str().cmp(broker_name));
+        let position = topic.mappings.binary_search_by(|(name, _)| name.as_str().cmp(broker_name));
         match position {
             Ok(at) => {
                 if let Some((_, old)) = topic.mappings.get_mut(at) {
                     *old = mapping.clone();
                 }
             }
-            Err(at) => topic
-                .mappings
-                .insert(at, (broker_name.to_owned(), mapping.clone())),
+            Err(at) => topic.mappings.insert(at, (broker_name.to_owned(), mapping.clone())),
         }
         topic.bodies.clear();
     }
@@ -143,9 +134,7 @@ impl Topics {
         let row_count = &mut self.row_count;
         self.topics.retain(|name, topic| {
             let before = topic.rows.len();
-            topic
-                .rows
-                .retain(|(broker_name, _)| !gone(name, broker_name));
+            topic.rows.retain(|(broker_name, _)| !gone(name, broker_name));
             let removed = before - topic.rows.len();
             if removed > 0 {
                 *row_count -= removed;
@@ -170,11 +159,7 @@ impl Topics {
     }
 
     /// Rewrites every row of a broker and returns how many topics have one.
-    pub fn rewrite_rows(
-        &mut self,
-        broker_name: &str,
-        rewrite: impl Fn(QueueData) -> QueueData,
-    ) -> usize {
+    pub fn rewrite_rows(&mut self, broker_name: &str, rewrite: impl Fn(QueueData) -> QueueData) -> usize {
         let mut count = 0;
         for topic in self.topics.values_mut() {
             let Ok(at) = topic.position(broker_name) else {

@@ -30,15 +30,8 @@ impl<'a> ExtFields<'a> {
     }
 
     /// For tests and the lenient path: fields that stand in no frame.
-    pub fn owned<K: Into<Box<str>>, V: Into<Box<str>>>(
-        pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        Self(Repr::Owned(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect(),
-        ))
+    pub fn owned<K: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        Self(Repr::Owned(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()))
     }
 
     /// The fields in the order of the frame.
@@ -54,10 +47,7 @@ impl<'a> ExtFields<'a> {
 
     /// The value of `key`; the last one if it occurs more than once. Walks all fields.
     pub fn get(&self, key: &str) -> Option<Text<'a>> {
-        self.iter()
-            .filter(|(name, _)| name.eq_str(key))
-            .last()
-            .map(|(_, value)| value)
+        self.iter().filter(|(name, _)| name.eq_str(key)).last().map(|(_, value)| value)
     }
 
     /// Whether the frame had ext fields at all; an empty JSON object counts.
@@ -92,12 +82,8 @@ impl<'a> Iterator for ExtIter<'_, 'a> {
 }
 
 #[cold]
-fn next_owned<'a>(
-    pairs: &mut std::slice::Iter<'_, (Box<str>, Box<str>)>,
-) -> Option<(Text<'a>, Text<'a>)> {
-    pairs
-        .next()
-        .map(|(key, value)| (Text::owned(key.clone()), Text::owned(value.clone())))
+fn next_owned<'a>(pairs: &mut std::slice::Iter<'_, (Box<str>, Box<str>)>) -> Option<(Text<'a>, Text<'a>)> {
+    pairs.next().map(|(key, value)| (Text::owned(key.clone()), Text::owned(value.clone())))
 }
 
 /// Entries `keyLen i16, key, valLen i32, value`. An empty key or value means "absent" and is
@@ -131,9 +117,7 @@ mod tests {
     #[test]
     fn last_duplicate_wins() {
         let mut object = StringObject::empty();
-        Scanner::new(r#"{"a":"1","b":"2","a":"3"}"#)
-            .object_of_strings(&mut object)
-            .unwrap();
+        Scanner::new(r#"{"a":"1","b":"2","a":"3"}"#).object_of_strings(&mut object).unwrap();
         let json = ExtFields::json(object);
         assert_eq!(json.get("a"), Some(Text::plain("3")));
         assert_eq!(json.get("c"), None);
@@ -144,10 +128,7 @@ mod tests {
     #[test]
     fn empty_binary_values_are_absent() {
         let entries = [0, 1, b'a', 0, 0, 0, 0, 0, 1, b'b', 0, 0, 0, 1, b'x'];
-        let pairs: Vec<_> = ExtFields::binary(&entries)
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
+        let pairs: Vec<_> = ExtFields::binary(&entries).iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         assert_eq!(pairs, [("b".to_string(), "x".to_string())]);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rmq_net::connection::{
@@ -99,13 +99,17 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let (socket, in_thread) = (Arc::new(socket), shared.clone());
         let thread = std::thread::spawn(move || {
-            rmq_turn::run(1, |_| (), move |core| {
-                Ok(Echo {
-                    connections: Connections::new(0, &core.ring, limits)?,
-                    listener: Listener::new(socket.try_clone().unwrap(), ListenerRole::Broker, 0),
-                    handler: EchoHandler { shared: in_thread.clone() },
-                })
-            })
+            rmq_turn::run(
+                1,
+                |_| (),
+                move |core| {
+                    Ok(Echo {
+                        connections: Connections::new(0, &core.ring, limits)?,
+                        listener: Listener::new(socket.try_clone().unwrap(), ListenerRole::Broker, 0),
+                        handler: EchoHandler { shared: in_thread.clone() },
+                    })
+                },
+            )
         });
         Self { address, shared, thread: Some(thread) }
     }
@@ -164,7 +168,8 @@ fn frames_arrive_whole_however_the_stream_is_cut() {
     let server = Server::start(Limits::default());
     for cut in [1, 3, 7, 4096, 70_000] {
         let mut stream = server.connect();
-        let frames: Vec<_> = [8, 9, 100, 5000, 66_000, 8].iter().zip(0..).map(|(size, seed)| frame(*size, seed)).collect();
+        let frames: Vec<_> =
+            [8, 9, 100, 5000, 66_000, 8].iter().zip(0..).map(|(size, seed)| frame(*size, seed)).collect();
         let all: Vec<u8> = if cut < 8 { frames[..3].concat() } else { frames.concat() };
         let expected = if cut < 8 { &frames[..3] } else { &frames[..] };
         for piece in all.chunks(cut) {

@@ -35,10 +35,7 @@ struct Store {
 pub fn start(mood: Mood) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let store = Arc::new(Mutex::new(Store {
-        queues: vec![Vec::new(); 4],
-        sends: 0,
-    }));
+    let store = Arc::new(Mutex::new(Store { queues: vec![Vec::new(); 4], sends: 0 }));
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let store = store.clone();
@@ -90,16 +87,14 @@ fn answer(frame: &[u8], address: SocketAddr, mood: Mood, store: &Mutex<Store>) -
     match header["code"].as_i64().unwrap() {
         17 => ok(json!({}), Vec::new()),
         105 => {
-            let queues =
-                json!([{"brokerName": "fake", "perm": 6, "readQueueNums": 4, "writeQueueNums": 4}]);
+            let queues = json!([{"brokerName": "fake", "perm": 6, "readQueueNums": 4, "writeQueueNums": 4}]);
             let route = json!({"brokerDatas": [broker], "queueDatas": queues});
             ok(json!({}), route.to_string().into_bytes())
         }
         106 => {
             // As the reference writes it: the broker id is an integer key without quotes.
-            let text = format!(
-                r#"{{"brokerAddrTable":{{"fake":{{"brokerAddrs":{{0:"{address}"}},"brokerName":"fake"}}}}}}"#
-            );
+            let text =
+                format!(r#"{{"brokerAddrTable":{{"fake":{{"brokerAddrs":{{0:"{address}"}},"brokerName":"fake"}}}}}}"#);
             ok(json!({}), text.into_bytes())
         }
         31 => ok(json!({"offset": "0"}), Vec::new()),
@@ -192,9 +187,7 @@ fn reply(request: &Value, code: i32, remark: &str, ext: Value, body: &[u8]) -> V
     }
     header.insert("version".to_owned(), json!(513));
     let header = Value::Object(header).to_string();
-    let mut frame = ((4 + header.len() + body.len()) as u32)
-        .to_be_bytes()
-        .to_vec();
+    let mut frame = ((4 + header.len() + body.len()) as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&(header.len() as u32).to_be_bytes());
     frame.extend_from_slice(header.as_bytes());
     frame.extend_from_slice(body);

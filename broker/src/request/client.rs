@@ -94,12 +94,8 @@ pub fn unregister(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let consumer_group = header.consumer_group.as_ref().map(|text| text.to_cow());
     let connection = ConnKey(request.origin.connection.to_key());
     if let Some(system) = &mut broker.system {
-        let changes = system.clients.unregister(
-            connection,
-            producer_group.as_deref(),
-            consumer_group.as_deref(),
-            &broker.groups,
-        );
+        let changes =
+            system.clients.unregister(connection, producer_group.as_deref(), consumer_group.as_deref(), &broker.groups);
         pass_on(broker, changes);
     }
     broker.reply_done(request.reply_address());

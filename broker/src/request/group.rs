@@ -8,7 +8,7 @@ use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::gather;
 use crate::letter::Request;
 use crate::request::topic_change::{self, append_refused, done_after};
-use crate::state::groups::{GroupRefused};
+use crate::state::groups::GroupRefused;
 use crate::state::paging::PageRequest;
 use crate::state::settings::SettingKind;
 

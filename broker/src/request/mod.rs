@@ -105,6 +105,8 @@ pub fn log_failed(shard: &Shard) -> Refusal {
     let reason = shard.poison_reason().map_or_else(String::new, |reason| format!(" ({reason})"));
     Refusal::new(
         response::SERVICE_NOT_AVAILABLE,
-        format!("the commit log takes no more writes after a failed one{reason}; restart the broker to read the disk again"),
+        format!(
+            "the commit log takes no more writes after a failed one{reason}; restart the broker to read the disk again"
+        ),
     )
 }

@@ -74,7 +74,8 @@ pub fn bound(broker: &mut Broker, request: &Request<'_>, is_max: bool) -> Outcom
     if let Some(owner) = elsewhere(broker, &topic, header.queue_id) {
         return broker.forward(owner, request, request.origin);
     }
-    let bounds = u32::try_from(header.queue_id).map(|queue_id| broker.shard.bounds(&topic, queue_id)).unwrap_or_default();
+    let bounds =
+        u32::try_from(header.queue_id).map(|queue_id| broker.shard.bounds(&topic, queue_id)).unwrap_or_default();
     let offset = if is_max { bounds.max } else { bounds.min };
     broker.reply(request.reply_address(), response::SUCCESS, Body::None, |ext| ext.int("offset", offset));
     Ok(Handled::Taken)

@@ -159,15 +159,7 @@ fn nothing(broker: &mut Broker, mut order: PullOrder, why: Nothing, next: i64, b
     answer(broker, &order, code, status, next, bounds, Body::None);
 }
 
-fn answer(
-    broker: &mut Broker,
-    order: &PullOrder,
-    code: i32,
-    status: &str,
-    next: i64,
-    bounds: Bounds,
-    body: Body<'_>,
-) {
+fn answer(broker: &mut Broker, order: &PullOrder, code: i32, status: &str, next: i64, bounds: Bounds, body: Body<'_>) {
     broker.reply_with_remark(order.to, code, Some(status), body, |ext| {
         ext.int("groupSysFlag", i64::from(order.group_sys_flag));
         ext.int("maxOffset", bounds.max);

@@ -11,7 +11,7 @@ use rmq_net::message::id::OffsetMessageId;
 use rmq_net::message::{properties, record};
 
 use crate::broker::{Broker, Handled, Outcome, Refusal};
-use crate::letter::{Origin, Purpose, Request, ReplyAddress};
+use crate::letter::{Origin, Purpose, ReplyAddress, Request};
 use crate::request::send::{self, Resend};
 use crate::request::{Job, dead_letter, message};
 use crate::state::reserved::{dlq_topic, retry_topic};
@@ -104,7 +104,10 @@ fn store_again(broker: &mut Broker, back: &SendBack, slice: &Slice) {
     let origin = Origin { address: stored.born_host, ..back.origin };
     if send::resend(broker, origin, back.to, &message) == Handled::Full {
         // The consumer keeps the message and tries again.
-        broker.refuse_later(back.to, &Refusal::new(response::SYSTEM_BUSY, "the log is behind; send the message back again"));
+        broker.refuse_later(
+            back.to,
+            &Refusal::new(response::SYSTEM_BUSY, "the log is behind; send the message back again"),
+        );
     }
 }
 

@@ -76,11 +76,8 @@ pub fn consume_stats(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let to = request.reply_address();
     let ask = committed_by(group.clone());
     gather(broker, ask, move |broker, answers: Vec<Committed>| {
-        let committed: BTreeMap<(String, u32), i64> = answers
-            .into_iter()
-            .flatten()
-            .map(|(topic, queue_id, offset)| ((topic, queue_id), offset))
-            .collect();
+        let committed: BTreeMap<(String, u32), i64> =
+            answers.into_iter().flatten().map(|(topic, queue_id, offset)| ((topic, queue_id), offset)).collect();
         let topics: BTreeSet<String> = match topic {
             Some(topic) => BTreeSet::from([topic]),
             None => committed.keys().map(|(topic, _)| topic.clone()).collect(),

@@ -19,7 +19,11 @@ fn refused(error: &TopicRefused) -> Refusal {
 
 /// Anything but MULTI_TAG is the default, as in the reference.
 fn filter_type(name: Option<&Text<'_>>) -> TopicFilterType {
-    if name.is_some_and(|name| name.eq_str("MULTI_TAG")) { TopicFilterType::MultiTag } else { TopicFilterType::SingleTag }
+    if name.is_some_and(|name| name.eq_str("MULTI_TAG")) {
+        TopicFilterType::MultiTag
+    } else {
+        TopicFilterType::SingleTag
+    }
 }
 
 pub fn update(broker: &mut Broker, request: &Request<'_>) -> Outcome {

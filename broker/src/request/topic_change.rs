@@ -68,17 +68,17 @@ pub fn publish_group(broker: &mut Broker, position: LogPosition, change: GroupCh
 /// Makes the topic a send asked for, and then lets the send go on. Runs on the system core, where sends to
 /// unknown topics are forwarded to.
 pub fn create_topic_for(broker: &mut Broker, request: &Request<'_>, config: TopicConfig) -> Outcome {
-    tracing::info!(topic = config.topic_name, queues = config.write_queue_nums, "creating a topic for its first message");
+    tracing::info!(
+        topic = config.topic_name,
+        queues = config.write_queue_nums,
+        "creating a topic for its first message"
+    );
     let stored = store_topic(broker, config);
     go_on_after(broker, stored, request)
 }
 
 /// Makes a subscription group a request named, and then lets the request go on.
-pub fn create_group_for(
-    broker: &mut Broker,
-    request: &Request<'_>,
-    config: SubscriptionGroupConfig,
-) -> Outcome {
+pub fn create_group_for(broker: &mut Broker, request: &Request<'_>, config: SubscriptionGroupConfig) -> Outcome {
     if !broker.is_system_core() {
         return broker.forward(SYSTEM_CORE, request, request.origin);
     }

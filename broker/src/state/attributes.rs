@@ -40,11 +40,7 @@ pub enum Values {
 
 /// The attributes of topics (RocketMQ 5.5).
 pub static TOPIC_ATTRIBUTES: &[Attribute] = &[
-    Attribute {
-        name: "queue.type",
-        is_mutable: false,
-        values: Values::OneOf(&["BatchCQ", "SimpleCQ"]),
-    },
+    Attribute { name: "queue.type", is_mutable: false, values: Values::OneOf(&["BatchCQ", "SimpleCQ"]) },
     Attribute {
         name: CLEANUP_POLICY,
         is_mutable: false,
@@ -64,60 +60,20 @@ pub static TOPIC_ATTRIBUTES: &[Attribute] = &[
             MESSAGE_TYPE_MIXED,
         ]),
     },
-    Attribute {
-        name: "reserve.time",
-        is_mutable: true,
-        values: Values::Range(-1, i64::MAX),
-    },
-    Attribute {
-        name: "lite.topic.expiration",
-        is_mutable: true,
-        values: Values::Range(-1, 43_200),
-    },
+    Attribute { name: "reserve.time", is_mutable: true, values: Values::Range(-1, i64::MAX) },
+    Attribute { name: "lite.topic.expiration", is_mutable: true, values: Values::Range(-1, 43_200) },
 ];
 
 /// The attributes of subscription groups (RocketMQ 5.5). All can change at any time.
 pub static GROUP_ATTRIBUTES: &[Attribute] = &[
-    Attribute {
-        name: "priority.factor",
-        is_mutable: true,
-        values: Values::Range(0, 100),
-    },
-    Attribute {
-        name: "lite.bind.topic",
-        is_mutable: true,
-        values: Values::Any,
-    },
-    Attribute {
-        name: "lite.sub.model",
-        is_mutable: true,
-        values: Values::OneOf(&["Shared", "Exclusive"]),
-    },
-    Attribute {
-        name: "lite.sub.reset.offset.exclusive",
-        is_mutable: true,
-        values: Values::Bool,
-    },
-    Attribute {
-        name: "lite.sub.reset.offset.unsubscribe",
-        is_mutable: true,
-        values: Values::Bool,
-    },
-    Attribute {
-        name: "lite.sub.client.quota",
-        is_mutable: true,
-        values: Values::Range(-1, i64::MAX),
-    },
-    Attribute {
-        name: "lite.sub.client.max.event.cnt",
-        is_mutable: true,
-        values: Values::Range(10, i64::MAX),
-    },
-    Attribute {
-        name: "lite.sub.wildcard",
-        is_mutable: true,
-        values: Values::Any,
-    },
+    Attribute { name: "priority.factor", is_mutable: true, values: Values::Range(0, 100) },
+    Attribute { name: "lite.bind.topic", is_mutable: true, values: Values::Any },
+    Attribute { name: "lite.sub.model", is_mutable: true, values: Values::OneOf(&["Shared", "Exclusive"]) },
+    Attribute { name: "lite.sub.reset.offset.exclusive", is_mutable: true, values: Values::Bool },
+    Attribute { name: "lite.sub.reset.offset.unsubscribe", is_mutable: true, values: Values::Bool },
+    Attribute { name: "lite.sub.client.quota", is_mutable: true, values: Values::Range(-1, i64::MAX) },
+    Attribute { name: "lite.sub.client.max.event.cnt", is_mutable: true, values: Values::Range(10, i64::MAX) },
+    Attribute { name: "lite.sub.wildcard", is_mutable: true, values: Values::Any },
 ];
 
 /// Why a change of attributes is refused. Answered with code 1; Display is the remark.
@@ -136,11 +92,7 @@ pub enum AttributeError {
     #[error("attempt to delete a nonexistent key: {0}")]
     DeleteMissing(String),
     #[error("value [{value}] is not allowed for attribute {key}, expected {expected}")]
-    Value {
-        key: String,
-        value: String,
-        expected: String,
-    },
+    Value { key: String, value: String, expected: String },
 }
 
 /// Splits the header text `+a=b,-c` into signed keys and values (empty for deletions).
@@ -207,29 +159,19 @@ pub fn alter(
 fn check_value(attribute: &Attribute, value: &str) -> Result<(), AttributeError> {
     let (is_allowed, expected) = match &attribute.values {
         Values::Any => (true, String::new()),
-        Values::OneOf(words) => (
-            words.contains(&value),
-            format!("one of {}", words.join(", ")),
-        ),
-        Values::Bool => (
-            value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
-            "true or false".to_owned(),
-        ),
+        Values::OneOf(words) => (words.contains(&value), format!("one of {}", words.join(", "))),
+        Values::Bool => {
+            (value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"), "true or false".to_owned())
+        }
         Values::Range(low, high) => (
-            value
-                .parse::<i64>()
-                .is_ok_and(|number| (*low..=*high).contains(&number)),
+            value.parse::<i64>().is_ok_and(|number| (*low..=*high).contains(&number)),
             format!("a number from {low} to {high}"),
         ),
     };
     if is_allowed {
         return Ok(());
     }
-    Err(AttributeError::Value {
-        key: attribute.name.to_owned(),
-        value: value.to_owned(),
-        expected,
-    })
+    Err(AttributeError::Value { key: attribute.name.to_owned(), value: value.to_owned(), expected })
 }
 
 #[cfg(test)]
@@ -237,10 +179,7 @@ mod tests {
     use super::*;
 
     fn table(pairs: &[(&str, &str)]) -> Attributes {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
@@ -249,15 +188,9 @@ mod tests {
         assert_eq!(parse(","), Ok(table(&[])));
         assert_eq!(parse("+a=b,-c,"), Ok(table(&[("+a", "b"), ("-c", "")])));
         for bad in ["a=b", "+a", "-a=b", "+=b", "-", "+a=b=c", "+a=b,,-c"] {
-            assert!(
-                matches!(parse(bad), Err(AttributeError::Malformed(_))),
-                "{bad}"
-            );
+            assert!(matches!(parse(bad), Err(AttributeError::Malformed(_))), "{bad}");
         }
-        assert_eq!(
-            parse("+a=b,+a=c"),
-            Err(AttributeError::Duplicate("+a".to_owned()))
-        );
+        assert_eq!(parse("+a=b,+a=c"), Err(AttributeError::Duplicate("+a".to_owned())));
     }
 
     #[test]
@@ -268,69 +201,26 @@ mod tests {
         let cases: Vec<Case<'_>> = vec![
             (None, "", Ok(table(&[]))),
             (None, "+message.type=FIFO", Ok(stored.clone())),
-            (
-                None,
-                "-message.type",
-                Err(E::DeleteWhileCreating("message.type".into())),
-            ),
-            (
-                None,
-                "+queue.type=BatchCQ",
-                Ok(table(&[("queue.type", "BatchCQ")])),
-            ),
+            (None, "-message.type", Err(E::DeleteWhileCreating("message.type".into()))),
+            (None, "+queue.type=BatchCQ", Ok(table(&[("queue.type", "BatchCQ")]))),
             (None, "+color=red", Err(E::Unknown("color".into()))),
-            (
-                Some(&stored),
-                "+queue.type=BatchCQ",
-                Err(E::Immutable("queue.type".into())),
-            ),
-            (
-                Some(&stored),
-                "+message.type=NORMAL",
-                Ok(table(&[("message.type", "NORMAL")])),
-            ),
+            (Some(&stored), "+queue.type=BatchCQ", Err(E::Immutable("queue.type".into()))),
+            (Some(&stored), "+message.type=NORMAL", Ok(table(&[("message.type", "NORMAL")]))),
             (Some(&stored), "-message.type", Ok(table(&[]))),
-            (
-                Some(&stored),
-                "-reserve.time",
-                Err(E::DeleteMissing("reserve.time".into())),
-            ),
-            (
-                Some(&stored),
-                "+reserve.time=-1",
-                Ok(table(&[("message.type", "FIFO"), ("reserve.time", "-1")])),
-            ),
-            (
-                Some(&stored),
-                "+reserve.time=1,-reserve.time",
-                Err(E::Duplicate("reserve.time".into())),
-            ),
+            (Some(&stored), "-reserve.time", Err(E::DeleteMissing("reserve.time".into()))),
+            (Some(&stored), "+reserve.time=-1", Ok(table(&[("message.type", "FIFO"), ("reserve.time", "-1")]))),
+            (Some(&stored), "+reserve.time=1,-reserve.time", Err(E::Duplicate("reserve.time".into()))),
         ];
         for (current, text, expected) in cases {
             let changes = parse(text).expect("well formed");
-            assert_eq!(
-                alter(TOPIC_ATTRIBUTES, current, &changes),
-                expected,
-                "{text}"
-            );
+            assert_eq!(alter(TOPIC_ATTRIBUTES, current, &changes), expected, "{text}");
         }
         for bad in ["+message.type=fifo", "+reserve.time=-2", "+reserve.time=x"] {
-            let refused = alter(
-                TOPIC_ATTRIBUTES,
-                Some(&stored),
-                &parse(bad).expect("well formed"),
-            );
+            let refused = alter(TOPIC_ATTRIBUTES, Some(&stored), &parse(bad).expect("well formed"));
             assert!(matches!(refused, Err(E::Value { .. })), "{bad}");
         }
-        let group = alter(
-            GROUP_ATTRIBUTES,
-            None,
-            &table(&[("+priority.factor", "101")]),
-        );
+        let group = alter(GROUP_ATTRIBUTES, None, &table(&[("+priority.factor", "101")]));
         assert!(matches!(group, Err(E::Value { .. })));
-        assert_eq!(
-            alter(GROUP_ATTRIBUTES, None, &table(&[("color", "red")])),
-            Err(E::Malformed("color".into()))
-        );
+        assert_eq!(alter(GROUP_ATTRIBUTES, None, &table(&[("color", "red")])), Err(E::Malformed("color".into())));
     }
 }

@@ -44,20 +44,12 @@ pub struct Refusal {
 
 #[cold]
 fn refuse<T>(code: i32, remark: String) -> Result<T, Refusal> {
-    Err(Refusal {
-        code,
-        remark,
-        forbidden_type: None,
-    })
+    Err(Refusal { code, remark, forbidden_type: None })
 }
 
 #[cold]
 fn forbid<T>(forbidden_type: ForbiddenType, remark: String) -> Result<T, Refusal> {
-    Err(Refusal {
-        code: code::NO_PERMISSION,
-        remark,
-        forbidden_type: Some(forbidden_type),
-    })
+    Err(Refusal { code: code::NO_PERMISSION, remark, forbidden_type: Some(forbidden_type) })
 }
 
 /// The fields of a send that decide whether it may go on.
@@ -99,10 +91,7 @@ pub fn check_send<'t>(
     let name = request.topic;
     let known = topics.get(name);
     if settings.broker_permission & perm::WRITE == 0 && known.is_some_and(|topic| topic.order) {
-        let remark = format!(
-            "the broker[{}] sending message is forbidden",
-            settings.broker_ip
-        );
+        let remark = format!("the broker[{}] sending message is forbidden", settings.broker_ip);
         return refuse(code::NO_PERMISSION, remark);
     }
     // A topic in the table has passed this check, or is one the broker made itself.
@@ -144,10 +133,7 @@ pub fn check_send<'t>(
 }
 
 #[cold]
-fn decide_creation<'t>(
-    topics: &TopicTable,
-    request: &SendRequest<'_>,
-) -> Result<SendCheck<'t>, Refusal> {
+fn decide_creation<'t>(topics: &TopicTable, request: &SendRequest<'_>) -> Result<SendCheck<'t>, Refusal> {
     let decided = topics.decide_auto_create(
         request.topic,
         request.default_topic,
@@ -172,19 +158,12 @@ fn check_batch_topic(name: &str, retry_group: Option<&str>) -> Result<(), Refusa
     Ok(())
 }
 
-fn check_message(
-    settings: &CheckSettings,
-    topic: &TopicConfig,
-    properties: &[u8],
-) -> Result<(), Refusal> {
+fn check_message(settings: &CheckSettings, topic: &TopicConfig, properties: &[u8]) -> Result<(), Refusal> {
     let policy = topic.attributes.get(CLEANUP_POLICY);
     if policy.is_some_and(|policy| policy == CLEANUP_POLICY_COMPACTION)
         && get_str(properties, "KEYS").is_none_or(|keys| keys.trim().is_empty())
     {
-        return refuse(
-            code::MESSAGE_ILLEGAL,
-            "Required message key is missing".to_owned(),
-        );
+        return refuse(code::MESSAGE_ILLEGAL, "Required message key is missing".to_owned());
     }
     if settings.reject_transaction_message
         && get_str(properties, "TRAN_MSG").is_some_and(|flag| flag.eq_ignore_ascii_case("true"))
@@ -271,17 +250,10 @@ pub fn check_pull<'t>(
         let remark = format!("the pull consumer group[{}] is rejected", request.group);
         return refuse(code::SUBSCRIPTION_NOT_EXIST, remark);
     }
-    Ok(PullCheck::Ready {
-        topic,
-        group,
-        filter,
-    })
+    Ok(PullCheck::Ready { topic, group, filter })
 }
 
-fn check_pulled_queue<'t>(
-    topics: &'t TopicTable,
-    request: &PullRequest<'_>,
-) -> Result<&'t Arc<TopicConfig>, Refusal> {
+fn check_pulled_queue<'t>(topics: &'t TopicTable, request: &PullRequest<'_>) -> Result<&'t Arc<TopicConfig>, Refusal> {
     let name = request.topic;
     let Some(topic) = topics.get(name) else {
         let remark = format!("topic[{name}] not exist, apply first please!");
@@ -301,15 +273,8 @@ fn check_pulled_queue<'t>(
     Ok(topic)
 }
 
-fn filter_of_request<'t>(
-    settings: &CheckSettings,
-    request: &PullRequest<'_>,
-) -> Result<Cow<'t, TagFilter>, Refusal> {
-    let parsed = Subscription::from_request(
-        request.subscription,
-        request.expression_type,
-        request.sub_version,
-    );
+fn filter_of_request<'t>(settings: &CheckSettings, request: &PullRequest<'_>) -> Result<Cow<'t, TagFilter>, Refusal> {
+    let parsed = Subscription::from_request(request.subscription, request.expression_type, request.sub_version);
     let subscription = match parsed {
         Ok(subscription) => subscription,
         Err(error) => return refuse(code::SUBSCRIPTION_PARSE_FAILED, error.to_string()),
@@ -338,10 +303,7 @@ fn filter_of_group<'t>(
         return forbid(ForbiddenType::Broadcasting, remark);
     }
     if groups.is_read_forbidden(group, request.topic) {
-        let remark = format!(
-            "the consumer group[{group}] is forbidden for topic[{}]",
-            request.topic
-        );
+        let remark = format!("the consumer group[{group}] is forbidden for topic[{}]", request.topic);
         return forbid(ForbiddenType::Subscription, remark);
     }
     let subscription = latest_subscription(view, request)?;
@@ -349,15 +311,10 @@ fn filter_of_group<'t>(
     Ok(Cow::Borrowed(&subscription.filter))
 }
 
-fn latest_subscription<'t>(
-    view: &'t GroupView,
-    request: &PullRequest<'_>,
-) -> Result<&'t Subscription, Refusal> {
+fn latest_subscription<'t>(view: &'t GroupView, request: &PullRequest<'_>) -> Result<&'t Subscription, Refusal> {
     let Some(subscription) = view.subscriptions.get(request.topic) else {
-        let remark = format!(
-            "the consumer's subscription not exist, group[{}] topic[{}]",
-            request.group, request.topic
-        );
+        let remark =
+            format!("the consumer's subscription not exist, group[{}] topic[{}]", request.group, request.topic);
         return refuse(code::SUBSCRIPTION_NOT_EXIST, remark);
     };
     if subscription.version < request.sub_version {
@@ -372,10 +329,7 @@ fn latest_subscription<'t>(
 
 /// Anything but tags needs `enablePropertyFilter`, and even then a compiled filter, which this
 /// broker does not build.
-fn check_expression_type(
-    settings: &CheckSettings,
-    subscription: &Subscription,
-) -> Result<(), Refusal> {
+fn check_expression_type(settings: &CheckSettings, subscription: &Subscription) -> Result<(), Refusal> {
     if subscription.expression_type.is_tag() {
         return Ok(());
     }

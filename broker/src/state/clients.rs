@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmq_net::body::{
-    Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, HeartbeatData,
-    MessageModel, ProducerConnection, ProducerInfo, ProducerTable,
+    Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, HeartbeatData, MessageModel,
+    ProducerConnection, ProducerInfo, ProducerTable,
 };
 use rmq_net::language::Language;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -132,10 +132,7 @@ pub struct ClientRegistry {
 impl ClientRegistry {
     /// `reject_pull_consumers`: `rejectPullConsumerEnable`.
     pub fn new(reject_pull_consumers: bool) -> Self {
-        Self {
-            reject_pull_consumers,
-            ..Self::default()
-        }
+        Self { reject_pull_consumers, ..Self::default() }
     }
 
     /// Registers everything a heartbeat names. Consumer groups that are not in `groups` are passed
@@ -166,13 +163,7 @@ impl ClientRegistry {
             }
             is_subscription_changed |= self.differs_in_fingerprint(data, &consumer.group_name);
             let subscriptions = (!data.without_sub).then_some(consumer);
-            let is_changed = self.join_consumer_group(
-                peer,
-                client.clone(),
-                consumer,
-                subscriptions,
-                &mut changes,
-            );
+            let is_changed = self.join_consumer_group(peer, client.clone(), consumer, subscriptions, &mut changes);
             if let Some(group) = self.consumers.get_mut(consumer.group_name.as_str()) {
                 if data.heartbeat_fingerprint != 0 {
                     group.fingerprint = Some(data.heartbeat_fingerprint);
@@ -190,11 +181,7 @@ impl ClientRegistry {
 
     /// For V2 heartbeats: another fingerprint than stored, or a refresh of what we do not know.
     fn differs_in_fingerprint(&self, data: &HeartbeatData, group: &str) -> bool {
-        match self
-            .consumers
-            .get(group)
-            .and_then(|group| group.fingerprint)
-        {
+        match self.consumers.get(group).and_then(|group| group.fingerprint) {
             Some(stored) => stored != data.heartbeat_fingerprint,
             None => data.without_sub,
         }
@@ -211,10 +198,8 @@ impl ClientRegistry {
     ) -> bool {
         let name = intern(&self.consumers, &data.group_name);
         let is_new_group = !self.consumers.contains_key(&name);
-        let group = self
-            .consumers
-            .entry(Arc::clone(&name))
-            .or_insert_with(|| ConsumerGroup::new(Arc::clone(&name), data));
+        let group =
+            self.consumers.entry(Arc::clone(&name)).or_insert_with(|| ConsumerGroup::new(Arc::clone(&name), data));
         let is_member_changed = match group.members.entry(peer.connection) {
             Entry::Vacant(vacant) => {
                 vacant.insert(client);
@@ -229,10 +214,7 @@ impl ClientRegistry {
         };
         let (is_topic_changed, is_view_changed) = group.update_view(data, subscriptions);
         if is_new_group || is_view_changed {
-            changes.views.push(ViewChange {
-                group: name,
-                view: Some(Arc::clone(&group.view)),
-            });
+            changes.views.push(ViewChange { group: name, view: Some(Arc::clone(&group.view)) });
         }
         is_member_changed || is_topic_changed
     }
@@ -241,11 +223,7 @@ impl ClientRegistry {
         let name = intern(&self.producers, group);
         let members = self.producers.entry(Arc::clone(&name)).or_default();
         if members.insert(connection, client).is_none() {
-            self.connections
-                .entry(connection)
-                .or_default()
-                .producer_groups
-                .push(name);
+            self.connections.entry(connection).or_default().producer_groups.push(name);
         }
     }
 
@@ -265,12 +243,8 @@ impl ClientRegistry {
             self.leave_consumer_group(connection, group, groups, &mut changes);
         }
         if let Some(memberships) = self.connections.get_mut(&connection) {
-            memberships
-                .producer_groups
-                .retain(|group| Some(&**group) != producer_group);
-            memberships
-                .consumer_groups
-                .retain(|group| Some(&**group) != consumer_group);
+            memberships.producer_groups.retain(|group| Some(&**group) != producer_group);
+            memberships.consumer_groups.retain(|group| Some(&**group) != consumer_group);
             if memberships.producer_groups.is_empty() && memberships.consumer_groups.is_empty() {
                 self.connections.remove(&connection);
             }
@@ -314,9 +288,7 @@ impl ClientRegistry {
         shrunk.sort_unstable();
         shrunk.dedup();
         let rest = shrunk.iter().filter_map(|group| self.consumers.get(group));
-        changes
-            .notices
-            .extend(rest.filter_map(ConsumerGroup::notice));
+        changes.notices.extend(rest.filter_map(ConsumerGroup::notice));
         (changes, expired)
     }
 
@@ -349,10 +321,7 @@ impl ClientRegistry {
             }
             return;
         }
-        if groups
-            .get(name)
-            .is_none_or(|config| config.notify_consumer_ids_changed_enable)
-        {
+        if groups.get(name).is_none_or(|config| config.notify_consumer_ids_changed_enable) {
             changes.notices.extend(group.notice());
         }
     }
@@ -360,11 +329,7 @@ impl ClientRegistry {
     /// The client ids of a consumer group (38), sorted, each once. `None`: no member.
     pub fn member_ids(&self, group: &str) -> Option<Vec<Arc<str>>> {
         let group = self.consumers.get(group)?;
-        let mut ids: Vec<_> = group
-            .members
-            .values()
-            .map(|client| Arc::clone(&client.client_id))
-            .collect();
+        let mut ids: Vec<_> = group.members.values().map(|client| Arc::clone(&client.client_id)).collect();
         ids.sort_unstable();
         ids.dedup();
         Some(ids)
@@ -373,25 +338,18 @@ impl ClientRegistry {
     /// The members of a consumer group by connection; empty when it is not online.
     pub fn consumers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
         let members = self.consumers.get(group).map(|group| &group.members);
-        members
-            .into_iter()
-            .flatten()
-            .map(|(connection, client)| (*connection, client))
+        members.into_iter().flatten().map(|(connection, client)| (*connection, client))
     }
 
     /// The connection of one member of a consumer group, for requests relayed to it (307, 309).
     pub fn find_consumer(&self, group: &str, client_id: &str) -> Option<(ConnKey, &Client)> {
-        self.consumers(group)
-            .find(|(_connection, client)| &*client.client_id == client_id)
+        self.consumers(group).find(|(_connection, client)| &*client.client_id == client_id)
     }
 
     /// The members of a producer group by connection; empty when it is not online.
     pub fn producers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
         let members = self.producers.get(group);
-        members
-            .into_iter()
-            .flatten()
-            .map(|(connection, client)| (*connection, client))
+        members.into_iter().flatten().map(|(connection, client)| (*connection, client))
     }
 
     /// The answer to GET_CONSUMER_CONNECTION_LIST (203). `None`: the group is not online.
@@ -414,20 +372,14 @@ impl ClientRegistry {
     /// The answer to GET_PRODUCER_CONNECTION_LIST (204). `None`: the group is not online.
     pub fn producer_connection(&self, group: &str) -> Option<ProducerConnection> {
         let members = self.producers.get(group)?;
-        Some(ProducerConnection {
-            connection_set: members.values().map(Client::to_connection).collect(),
-        })
+        Some(ProducerConnection { connection_set: members.values().map(Client::to_connection).collect() })
     }
 
     /// The answer to GET_ALL_PRODUCER_INFO (328).
     pub fn producer_table(&self) -> ProducerTable {
         let of_group = |members: &Members| members.values().map(Client::to_producer_info).collect();
         ProducerTable {
-            data: self
-                .producers
-                .iter()
-                .map(|(group, members)| (group.to_string(), of_group(members)))
-                .collect(),
+            data: self.producers.iter().map(|(group, members)| (group.to_string(), of_group(members))).collect(),
         }
     }
 
@@ -484,41 +436,19 @@ impl ConsumerGroup {
             consume_from_where: data.consume_from_where,
             subscriptions: FxHashMap::default(),
         };
-        Self {
-            members: Members::new(),
-            view: Arc::new(view),
-            fingerprint: None,
-        }
+        Self { members: Members::new(), view: Arc::new(view), fingerprint: None }
     }
 
     /// The newest heartbeat decides for the whole group. A known topic changes only with a larger
     /// subscription version; topics the heartbeat leaves out go.
     /// Returns whether the set of topics changed, and whether anything in the view did.
-    fn update_view(
-        &mut self,
-        data: &ConsumerData,
-        subscriptions: Option<&ConsumerData>,
-    ) -> (bool, bool) {
+    fn update_view(&mut self, data: &ConsumerData, subscriptions: Option<&ConsumerData>) -> (bool, bool) {
         let mut next: Option<GroupView> = None;
         let current = &self.view;
-        let modes = (
-            data.consume_type,
-            data.message_model,
-            data.consume_from_where,
-        );
-        if modes
-            != (
-                current.consume_type,
-                current.message_model,
-                current.consume_from_where,
-            )
-        {
+        let modes = (data.consume_type, data.message_model, data.consume_from_where);
+        if modes != (current.consume_type, current.message_model, current.consume_from_where) {
             let view = next.get_or_insert_with(|| (**current).clone());
-            (
-                view.consume_type,
-                view.message_model,
-                view.consume_from_where,
-            ) = modes;
+            (view.consume_type, view.message_model, view.consume_from_where) = modes;
         }
         let mut is_topic_changed = false;
         if let Some(data) = subscriptions {
@@ -533,18 +463,14 @@ impl ConsumerGroup {
                     view.subscriptions.insert(topic, wanted);
                 }
             }
-            let named: FxHashSet<&str> = data
-                .subscription_data_set
-                .iter()
-                .map(|subscription| subscription.topic.as_str())
-                .collect();
+            let named: FxHashSet<&str> =
+                data.subscription_data_set.iter().map(|subscription| subscription.topic.as_str()).collect();
             let view = next.as_ref().unwrap_or(current);
             // Every named topic is in the view by now, so a larger view holds others.
             if named.len() < view.subscriptions.len() {
                 is_topic_changed = true;
                 let view = next.get_or_insert_with(|| (**current).clone());
-                view.subscriptions
-                    .retain(|topic, _subscription| named.contains(&**topic));
+                view.subscriptions.retain(|topic, _subscription| named.contains(&**topic));
             }
         }
         let is_view_changed = next.is_some();
@@ -559,17 +485,13 @@ impl ConsumerGroup {
         if self.view.message_model == MessageModel::Broadcasting {
             return None;
         }
-        Some(Notice {
-            group: Arc::clone(&self.view.group),
-            connections: self.members.keys().copied().collect(),
-        })
+        Some(Notice { group: Arc::clone(&self.view.group), connections: self.members.keys().copied().collect() })
     }
 }
 
 /// The name as the map already holds it, so that one group's name is one allocation.
 fn intern<V>(map: &FxHashMap<Arc<str>, V>, name: &str) -> Arc<str> {
-    map.get_key_value(name)
-        .map_or_else(|| Arc::from(name), |(known, _value)| Arc::clone(known))
+    map.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _value)| Arc::clone(known))
 }
 
 #[cfg(test)]

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rmq_net::body::{
-    self, BodyError, DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper,
-};
+use rmq_net::body::{self, BodyError, DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper};
 use rmq_net::codes::response;
 use rmq_net::message::names::{self, NameError};
 use rustc_hash::FxHashMap;
@@ -145,10 +143,7 @@ impl GroupTable {
 
     /// Stores a group. `None`: it already stood so, nothing changed.
     pub fn put(&mut self, config: SubscriptionGroupConfig, now_ms: i64) -> Option<GroupChange> {
-        if self
-            .get(&config.group_name)
-            .is_some_and(|stored| **stored == config)
-        {
+        if self.get(&config.group_name).is_some_and(|stored| **stored == config) {
             return None;
         }
         let config = Arc::new(config);
@@ -161,10 +156,7 @@ impl GroupTable {
     /// was neither.
     pub fn delete(&mut self, name: &str, now_ms: i64) -> Option<GroupChange> {
         let group = self.groups.remove_entry(name).map(|(name, _config)| name);
-        let forbidden = self
-            .forbidden
-            .remove_entry(name)
-            .map(|(name, _topics)| name);
+        let forbidden = self.forbidden.remove_entry(name).map(|(name, _topics)| name);
         let name = group.or(forbidden)?;
         self.next_version(now_ms);
         Some(GroupChange::Removed(name))
@@ -188,8 +180,7 @@ impl GroupTable {
     }
 
     fn insert(&mut self, config: Arc<SubscriptionGroupConfig>) {
-        self.groups
-            .insert(Arc::from(config.group_name.as_str()), config);
+        self.groups.insert(Arc::from(config.group_name.as_str()), config);
     }
 
     fn next_version(&mut self, now_ms: i64) {
@@ -197,46 +188,24 @@ impl GroupTable {
     }
 
     /// The group to store for an update request (200, 225), whose attributes carry signed keys.
-    pub fn decide_update(
-        &self,
-        requested: &SubscriptionGroupConfig,
-    ) -> Result<SubscriptionGroupConfig, GroupRefused> {
+    pub fn decide_update(&self, requested: &SubscriptionGroupConfig) -> Result<SubscriptionGroupConfig, GroupRefused> {
         names::check_group(&requested.group_name)?;
-        let current = self
-            .get(&requested.group_name)
-            .map(|stored| &stored.attributes);
-        let attributes =
-            attributes::alter(attributes::GROUP_ATTRIBUTES, current, &requested.attributes)?;
-        Ok(SubscriptionGroupConfig {
-            attributes,
-            ..requested.clone()
-        })
+        let current = self.get(&requested.group_name).map(|stored| &stored.attributes);
+        let attributes = attributes::alter(attributes::GROUP_ATTRIBUTES, current, &requested.attributes)?;
+        Ok(SubscriptionGroupConfig { attributes, ..requested.clone() })
     }
 
     /// May the group not read the topic?
     pub fn is_read_forbidden(&self, group: &str, topic: &str) -> bool {
-        self.forbidden
-            .get(group)
-            .and_then(|topics| topics.get(topic))
-            .is_some_and(|mask| mask & FORBIDDEN_READ != 0)
+        self.forbidden.get(group).and_then(|topics| topics.get(topic)).is_some_and(|mask| mask & FORBIDDEN_READ != 0)
     }
 
     /// Allows or forbids reading (353). `None`: nothing changed.
-    pub fn set_readable(
-        &mut self,
-        group: &str,
-        topic: &str,
-        is_readable: bool,
-        now_ms: i64,
-    ) -> Option<GroupChange> {
+    pub fn set_readable(&mut self, group: &str, topic: &str, is_readable: bool, now_ms: i64) -> Option<GroupChange> {
         if self.is_read_forbidden(group, topic) != is_readable {
             return None;
         }
-        let mut topics = self
-            .forbidden
-            .get(group)
-            .map(|topics| (**topics).clone())
-            .unwrap_or_default();
+        let mut topics = self.forbidden.get(group).map(|topics| (**topics).clone()).unwrap_or_default();
         let mask = topics.get(topic).copied().unwrap_or(0) ^ FORBIDDEN_READ;
         if mask == 0 {
             topics.remove(topic);
@@ -254,12 +223,7 @@ impl GroupTable {
         let mut groups: Vec<_> = self.groups.values().collect();
         groups.sort_unstable_by(|left, right| left.group_name.cmp(&right.group_name));
         let total = groups.len();
-        let range = page_range(
-            request,
-            &self.version,
-            total,
-            self.settings.metadata_page_size,
-        );
+        let range = page_range(request, &self.version, total, self.settings.metadata_page_size);
         let groups = groups.get(range).unwrap_or_default();
         let body = SubscriptionGroupWrapper {
             data_version: self.version,
@@ -279,10 +243,7 @@ impl GroupTable {
 
 /// A group with RocketMQ's defaults.
 pub fn with_defaults(name: &str) -> SubscriptionGroupConfig {
-    SubscriptionGroupConfig {
-        group_name: name.to_owned(),
-        ..SubscriptionGroupConfig::default()
-    }
+    SubscriptionGroupConfig { group_name: name.to_owned(), ..SubscriptionGroupConfig::default() }
 }
 
 /// The value of a group's settings record.
@@ -309,10 +270,7 @@ mod tests {
     }
 
     fn closed() -> GroupTable {
-        let settings = GroupSettings {
-            auto_create_subscription_group: false,
-            ..GroupSettings::default()
-        };
+        let settings = GroupSettings { auto_create_subscription_group: false, ..GroupSettings::default() };
         GroupTable::new(settings, 1000)
     }
 
@@ -320,12 +278,7 @@ mod tests {
     fn the_system_groups_stand_at_start() {
         let table = table();
         for name in SYSTEM_GROUPS {
-            assert!(
-                table
-                    .get(name)
-                    .is_some_and(|group| group.consume_broadcast_enable),
-                "{name}"
-            );
+            assert!(table.get(name).is_some_and(|group| group.consume_broadcast_enable), "{name}");
         }
     }
 
@@ -350,24 +303,14 @@ mod tests {
     #[test]
     fn updates_check_name_and_attributes() {
         let table = table();
-        let bad_name = table
-            .decide_update(&with_defaults("bad name"))
-            .expect_err("bad name");
+        let bad_name = table.decide_update(&with_defaults("bad name")).expect_err("bad name");
         assert_eq!(bad_name.code(), 29);
         let factor = |key: &str| SubscriptionGroupConfig {
             attributes: [(key.to_owned(), "50".to_owned())].into(),
             ..with_defaults("g")
         };
-        assert_eq!(
-            table
-                .decide_update(&factor("+wrong"))
-                .expect_err("unknown key")
-                .code(),
-            1
-        );
-        let stored = table
-            .decide_update(&factor("+priority.factor"))
-            .expect("allowed");
+        assert_eq!(table.decide_update(&factor("+wrong")).expect_err("unknown key").code(), 1);
+        let stored = table.decide_update(&factor("+priority.factor")).expect("allowed");
         assert_eq!(stored, factor("priority.factor"));
     }
 
@@ -376,10 +319,7 @@ mod tests {
         let (mut owner, mut replica) = (table(), table());
         let put = owner.put(with_defaults("g"), 2000).expect("a change");
         assert!(owner.put(with_defaults("g"), 3000).is_none());
-        assert_eq!(
-            (owner.version().timestamp, owner.version().counter),
-            (2000, 2)
-        );
+        assert_eq!((owner.version().timestamp, owner.version().counter), (2000, 2));
         replica.apply(put);
         let forbid = owner.set_readable("g", "t", false, 2500).expect("a change");
         replica.apply(forbid);
@@ -398,53 +338,33 @@ mod tests {
         let mut table = table();
         table.restore_forbidden("g", br#"{"t":1}"#).expect("valid");
         assert!(!table.is_read_forbidden("g", "t"));
-        let Some(GroupChange::Forbidden(group, topics)) = table.set_readable("g", "t", false, 1)
-        else {
+        let Some(GroupChange::Forbidden(group, topics)) = table.set_readable("g", "t", false, 1) else {
             panic!("a change of the masks");
         };
         assert_eq!(topics.get("t"), Some(&5));
         let mut restarted = GroupTable::new(GroupSettings::default(), 1000);
-        restarted
-            .restore_forbidden(&group, &encode_forbidden(&topics))
-            .expect("own encoding");
+        restarted.restore_forbidden(&group, &encode_forbidden(&topics)).expect("own encoding");
         assert!(restarted.is_read_forbidden("g", "t"));
         assert!(restarted.set_readable("g", "t", false, 1).is_none());
         assert!(restarted.set_readable("g", "t", true, 1).is_some());
         assert!(!restarted.is_read_forbidden("g", "t"));
-        assert_eq!(
-            restarted
-                .page(&PageRequest::default())
-                .body
-                .forbidden_table
-                .len(),
-            1
-        );
+        assert_eq!(restarted.page(&PageRequest::default()).body.forbidden_table.len(), 1);
         assert!(restarted.set_readable("h", "t", true, 1).is_none());
     }
 
     #[test]
     fn a_stored_group_comes_back_as_it_was() {
         let mut table = table();
-        let config = SubscriptionGroupConfig {
-            retry_max_times: 3,
-            ..with_defaults("g")
-        };
+        let config = SubscriptionGroupConfig { retry_max_times: 3, ..with_defaults("g") };
         table.restore(&encode(&config)).expect("own encoding");
-        assert_eq!(
-            table.get("g").map(|stored| (**stored).clone()),
-            Some(config)
-        );
+        assert_eq!(table.get("g").map(|stored| (**stored).clone()), Some(config));
         assert!(table.restore(b"").is_err());
     }
 
     #[test]
     fn pages_are_sorted_and_know_the_total() {
         let table = table();
-        let request = PageRequest {
-            first_index: Some(0),
-            count_max: Some(3),
-            data_version: Some(""),
-        };
+        let request = PageRequest { first_index: Some(0), count_max: Some(3), data_version: Some("") };
         let page = table.page(&request);
         assert_eq!(page.body.subscription_group_table.len(), 3);
         assert_eq!(page.total, SYSTEM_GROUPS.len());

@@ -2,9 +2,7 @@
 //! topics. Pure decisions; the caller stores the result (table, log, letters) and then calls
 //! [`super::ClientRegistry::heartbeat`].
 
-use rmq_net::body::{
-    ConsumeType, ConsumerData, HeartbeatData, SubscriptionGroupConfig, TopicConfig,
-};
+use rmq_net::body::{ConsumeType, ConsumerData, HeartbeatData, SubscriptionGroupConfig, TopicConfig};
 
 use super::groups::{GroupLookup, GroupTable};
 use super::reserved::retry_topic;
@@ -58,11 +56,10 @@ pub(super) fn is_rejected(consumer: &ConsumerData, reject_pull_consumers: bool) 
 }
 
 fn subscribes_to_order_topic(consumer: &ConsumerData, topics: &TopicTable) -> bool {
-    consumer.subscription_data_set.iter().any(|subscription| {
-        topics
-            .get(&subscription.topic)
-            .is_some_and(|topic| topic.order)
-    })
+    consumer
+        .subscription_data_set
+        .iter()
+        .any(|subscription| topics.get(&subscription.topic).is_some_and(|topic| topic.order))
 }
 
 #[cfg(test)]
@@ -75,13 +72,7 @@ mod tests {
 
     fn tables() -> (GroupTable, TopicTable) {
         let mut topics = TopicTable::new(TopicSettings::default(), 1);
-        topics.put(
-            TopicConfig {
-                order: true,
-                ..topic("ordered", 4, 6)
-            },
-            1,
-        );
+        topics.put(TopicConfig { order: true, ..topic("ordered", 4, 6) }, 1);
         (GroupTable::new(GroupSettings::default(), 1), topics)
     }
 
@@ -114,37 +105,19 @@ mod tests {
             topics.put(topic, 2);
         }
         let again = heartbeat("g", "ordered");
-        assert_eq!(
-            plan(&again, &groups, &topics, false),
-            HeartbeatPlan::default()
-        );
-        let without_sub = HeartbeatData {
-            without_sub: true,
-            ..heartbeat("g", "other")
-        };
-        assert_eq!(
-            plan(&without_sub, &groups, &topics, false),
-            HeartbeatPlan::default()
-        );
+        assert_eq!(plan(&again, &groups, &topics, false), HeartbeatPlan::default());
+        let without_sub = HeartbeatData { without_sub: true, ..heartbeat("g", "other") };
+        assert_eq!(plan(&without_sub, &groups, &topics, false), HeartbeatPlan::default());
         let unordered = plan(&heartbeat("g", "other"), &groups, &topics, false);
-        assert_eq!(
-            unordered.topics.first().map(|topic| topic.order),
-            Some(false)
-        );
+        assert_eq!(unordered.topics.first().map(|topic| topic.order), Some(false));
     }
 
     #[test]
     fn bad_names_and_rejected_pull_consumers_bring_nothing() {
         let (groups, topics) = tables();
         let bad = heartbeat("bad name", "ordered");
-        assert_eq!(
-            plan(&bad, &groups, &topics, false),
-            HeartbeatPlan::default()
-        );
+        assert_eq!(plan(&bad, &groups, &topics, false), HeartbeatPlan::default());
         let pull = heartbeat("g", "ordered");
-        assert_eq!(
-            plan(&pull, &groups, &topics, true),
-            HeartbeatPlan::default()
-        );
+        assert_eq!(plan(&pull, &groups, &topics, true), HeartbeatPlan::default());
     }
 }

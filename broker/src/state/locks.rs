@@ -28,27 +28,16 @@ pub struct QueueLocks {
 impl QueueLocks {
     /// Locks or renews what is free, expired or already the client's. Returns the wanted queues
     /// the client holds now.
-    pub fn lock(
-        &mut self,
-        group: &str,
-        client_id: &str,
-        wanted: &[MessageQueue],
-        now_ms: i64,
-    ) -> Vec<MessageQueue> {
+    pub fn lock(&mut self, group: &str, client_id: &str, wanted: &[MessageQueue], now_ms: i64) -> Vec<MessageQueue> {
         if wanted.is_empty() {
             return Vec::new();
         }
         let locks = self.groups.entry(group.into()).or_default();
         let mut held = Vec::with_capacity(wanted.len());
         for queue in wanted {
-            let is_free = locks
-                .get(queue)
-                .is_none_or(|lock| &*lock.client_id == client_id || !lock.is_live(now_ms));
+            let is_free = locks.get(queue).is_none_or(|lock| &*lock.client_id == client_id || !lock.is_live(now_ms));
             if is_free {
-                let lock = Lock {
-                    client_id: client_id.into(),
-                    renewed_ms: now_ms,
-                };
+                let lock = Lock { client_id: client_id.into(), renewed_ms: now_ms };
                 locks.insert(queue.clone(), lock);
                 held.push(queue.clone());
             }
@@ -62,10 +51,7 @@ impl QueueLocks {
             return;
         };
         for queue in given {
-            if locks
-                .get(queue)
-                .is_some_and(|lock| &*lock.client_id == client_id)
-            {
+            if locks.get(queue).is_some_and(|lock| &*lock.client_id == client_id) {
                 locks.remove(queue);
             }
         }
@@ -76,9 +62,7 @@ impl QueueLocks {
 
     /// Does anyone in the group hold a queue? Then its retries go straight to the DLQ.
     pub fn holds_live_lock(&self, group: &str, now_ms: i64) -> bool {
-        self.groups
-            .get(group)
-            .is_some_and(|locks| locks.values().any(|lock| lock.is_live(now_ms)))
+        self.groups.get(group).is_some_and(|locks| locks.values().any(|lock| lock.is_live(now_ms)))
     }
 
     /// Forgets expired locks, so that clients that went away leave no memory behind.
@@ -96,11 +80,7 @@ mod tests {
 
     fn queues(ids: &[i32]) -> Vec<MessageQueue> {
         ids.iter()
-            .map(|id| MessageQueue {
-                broker_name: "broker-a".into(),
-                queue_id: *id,
-                topic: "orders".into(),
-            })
+            .map(|id| MessageQueue { broker_name: "broker-a".into(), queue_id: *id, topic: "orders".into() })
             .collect()
     }
 
@@ -112,15 +92,9 @@ mod tests {
         assert_eq!(locks.lock("h", "two", &queues(&[1]), 10), queues(&[1]));
         assert_eq!(locks.lock("g", "one", &queues(&[1]), 50_000), queues(&[1]));
         assert_eq!(locks.lock("g", "two", &queues(&[0, 1]), 60_000), vec![]);
-        assert_eq!(
-            locks.lock("g", "two", &queues(&[0, 1]), 60_001),
-            queues(&[0])
-        );
+        assert_eq!(locks.lock("g", "two", &queues(&[0, 1]), 60_001), queues(&[0]));
         locks.unlock("g", "two", &queues(&[0, 1]));
-        assert_eq!(
-            locks.lock("g", "three", &queues(&[0, 1]), 60_002),
-            queues(&[0])
-        );
+        assert_eq!(locks.lock("g", "three", &queues(&[0, 1]), 60_002), queues(&[0]));
         assert_eq!(locks.lock("g", "one", &[], 0), vec![]);
     }
 

@@ -26,31 +26,20 @@ pub fn page_range(
     total: usize,
     page_size: Option<usize>,
 ) -> Range<usize> {
-    let asks_for_page = request.first_index.is_some()
-        || request.count_max.is_some()
-        || request.data_version.is_some();
+    let asks_for_page = request.first_index.is_some() || request.count_max.is_some() || request.data_version.is_some();
     let Some(page_size) = page_size.filter(|_| asks_for_page) else {
         return 0..total;
     };
-    let wanted = request
-        .first_index
-        .and_then(|index| usize::try_from(index).ok())
-        .unwrap_or(0);
+    let wanted = request.first_index.and_then(|index| usize::try_from(index).ok()).unwrap_or(0);
     let is_current = request
         .data_version
         .and_then(|text| body::decode::<DataVersion>(text.as_bytes()).ok())
         .is_some_and(|version| version == *current);
     let first = if is_current { wanted.min(total) } else { 0 };
-    let count_max = request
-        .count_max
-        .and_then(|count| usize::try_from(count).ok())
-        .map_or(page_size, |count| count.min(page_size));
+    let count_max =
+        request.count_max.and_then(|count| usize::try_from(count).ok()).map_or(page_size, |count| count.min(page_size));
     let end = first.saturating_add(count_max).min(total);
-    if count_max > 0 && end + 1 == total {
-        first..total
-    } else {
-        first..end
-    }
+    if count_max > 0 && end + 1 == total { first..total } else { first..end }
 }
 
 #[cfg(test)]
@@ -59,19 +48,11 @@ mod tests {
 
     #[test]
     fn pages_follow_the_version_and_lose_no_last_entry() {
-        let current = DataVersion {
-            counter: 3,
-            state_version: 0,
-            timestamp: 7,
-        };
+        let current = DataVersion { counter: 3, state_version: 0, timestamp: 7 };
         let same = r#"{"counter":3,"stateVersion":0,"timestamp":7}"#;
         let other = r#"{"counter":4,"stateVersion":0,"timestamp":7}"#;
         let page = |first: Option<i32>, count: Option<i32>, version: Option<&str>, total: usize| {
-            let request = PageRequest {
-                first_index: first,
-                count_max: count,
-                data_version: version,
-            };
+            let request = PageRequest { first_index: first, count_max: count, data_version: version };
             page_range(&request, &current, total, Some(2000))
         };
         assert_eq!(page(None, None, None, 5000), 0..5000);
@@ -83,10 +64,7 @@ mod tests {
         assert_eq!(page(Some(-1), Some(-1), Some(same), 2600), 0..2000);
         assert_eq!(page(Some(0), Some(10_000), None, 2600), 0..2000);
         assert_eq!(page(Some(0), Some(2000), Some(""), 2001), 0..2001);
-        let everything = PageRequest {
-            first_index: Some(1),
-            ..PageRequest::default()
-        };
+        let everything = PageRequest { first_index: Some(1), ..PageRequest::default() };
         assert_eq!(page_range(&everything, &current, 9000, None), 0..9000);
     }
 }

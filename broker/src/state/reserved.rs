@@ -4,10 +4,9 @@
 use rmq_net::body::TopicConfig;
 use rmq_net::body::topic::perm;
 use rmq_net::message::names::{
-    AUTO_CREATE_TOPIC, BENCHMARK_TOPIC, CHECKPOINT_TOPIC, DLQ_PREFIX, OFFSET_MOVED_EVENT,
-    REPLY_TOPIC_POSTFIX, RETRY_PREFIX, ROCKSDB_TRANS_HALF_TOPIC, ROCKSDB_TRANS_OP_HALF_TOPIC,
-    SCHEDULE_TOPIC, SELF_TEST_TOPIC, TRACE_TOPIC, TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC,
-    TRANS_OP_HALF_TOPIC,
+    AUTO_CREATE_TOPIC, BENCHMARK_TOPIC, CHECKPOINT_TOPIC, DLQ_PREFIX, OFFSET_MOVED_EVENT, REPLY_TOPIC_POSTFIX,
+    RETRY_PREFIX, ROCKSDB_TRANS_HALF_TOPIC, ROCKSDB_TRANS_OP_HALF_TOPIC, SCHEDULE_TOPIC, SELF_TEST_TOPIC, TRACE_TOPIC,
+    TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC,
 };
 
 use super::settings::TopicSettings;
@@ -61,11 +60,7 @@ pub fn topics_at_start(settings: &TopicSettings) -> Vec<TopicConfig> {
         topic(OFFSET_MOVED_EVENT, 1, READ_WRITE),
         topic(SCHEDULE_TOPIC, 18, READ_WRITE),
         topic(&format!("{cluster}{REPLY_TOPIC_POSTFIX}"), 1, READ_WRITE),
-        topic(
-            &format!("{REVIVE_PREFIX}{cluster}"),
-            settings.revive_queue_nums,
-            READ_WRITE,
-        ),
+        topic(&format!("{REVIVE_PREFIX}{cluster}"), settings.revive_queue_nums, READ_WRITE),
         topic(&format!("{SYNC_MEMBER_PREFIX}{broker}"), 1, perm::INHERIT),
         topic(TRANS_HALF_TOPIC, 1, READ_WRITE),
         topic(TRANS_OP_HALF_TOPIC, 1, READ_WRITE),
@@ -131,10 +126,7 @@ mod tests {
                 .find(|topic| topic.topic_name == name)
                 .map(|topic| (topic.perm, topic.read_queue_nums, topic.write_queue_nums))
         };
-        let all = TopicSettings {
-            trace_topic: Some("trace".to_owned()),
-            ..TopicSettings::default()
-        };
+        let all = TopicSettings { trace_topic: Some("trace".to_owned()), ..TopicSettings::default() };
         for (name, expected) in [
             ("SELF_TEST_TOPIC", (6, 1, 1)),
             ("TBW102", (7, 8, 8)),

@@ -93,9 +93,7 @@ impl Table {
     }
 
     fn put_rates(&mut self, key: &str, rates: Rates) {
-        self.0
-            .table
-            .insert(key.to_owned(), rates.map(double).join(" "));
+        self.0.table.insert(key.to_owned(), rates.map(double).join(" "));
     }
 }
 
@@ -112,14 +110,8 @@ fn put_counters(table: &mut Table, stats: &BrokerStats, input: &RuntimeInput) {
     table.put("putMessageTimesTotal", put_times);
     table.put("putMessageFailedTimes", totals.put_failed);
     table.put("putMessageSizeTotal", totals.put.bytes);
-    table.put(
-        "putMessageDistributeTime",
-        distribution_text(&totals.put_buckets),
-    );
-    table.put_double(
-        "putMessageAverageSize",
-        totals.put.bytes as f64 / put_times as f64,
-    );
+    table.put("putMessageDistributeTime", distribution_text(&totals.put_buckets));
+    table.put_double("putMessageAverageSize", totals.put.bytes as f64 / put_times as f64);
     table.put("getMessageEntireTimeMax", totals.get_longest_ms);
     let rates = stats.rates();
     table.put_rates("putTps", rates.put);
@@ -133,10 +125,7 @@ fn put_counters(table: &mut Table, stats: &BrokerStats, input: &RuntimeInput) {
     table.put("putLatency999", format!("{:.2}", input.put_latency_p999_ms));
     let (put, get) = stats.daily();
     for (prefix, daily) in [("msgPut", put), ("msgGet", get)] {
-        table.put(
-            &format!("{prefix}TotalYesterdayMorning"),
-            daily.yesterday_morning,
-        );
+        table.put(&format!("{prefix}TotalYesterdayMorning"), daily.yesterday_morning);
         table.put(&format!("{prefix}TotalTodayMorning"), daily.today_morning);
         table.put(&format!("{prefix}TotalTodayNow"), daily.now);
     }
@@ -145,40 +134,25 @@ fn put_counters(table: &mut Table, stats: &BrokerStats, input: &RuntimeInput) {
 fn put_store(table: &mut Table, input: &RuntimeInput) {
     table.put("brokerVersionDesc", input.version_name);
     table.put("brokerActive", input.is_active);
-    table.put(
-        "startAcceptSendRequestTimeStamp",
-        input.start_accept_send_ms,
-    );
+    table.put("startAcceptSendRequestTimeStamp", input.start_accept_send_ms);
     let ratio_of_path = format!("commitLogDiskRatio_{}", input.commit_log_path);
     table.put_double(&ratio_of_path, input.commit_log_disk_ratio);
     table.put_double("commitLogDiskRatio", input.commit_log_disk_ratio);
     table.put_double("consumeQueueDiskRatio", input.consume_queue_disk_ratio);
-    let capacity = format!(
-        "Total : {}, Free : {}.",
-        bytes_text(input.disk_total_bytes),
-        bytes_text(input.disk_free_bytes)
-    );
+    let capacity =
+        format!("Total : {}, Free : {}.", bytes_text(input.disk_total_bytes), bytes_text(input.disk_free_bytes));
     table.put("commitLogDirCapacity", capacity);
     table.put("commitLogMinOffset", input.commit_log_min_offset);
     table.put("commitLogMaxOffset", input.commit_log_max_offset);
-    table.put(
-        "earliestMessageTimeStamp",
-        input.earliest_message_ms.unwrap_or(-1),
-    );
+    table.put("earliestMessageTimeStamp", input.earliest_message_ms.unwrap_or(-1));
     table.put("dispatchMaxBuffer", 0);
     table.put("dispatchBehindBytes", input.dispatch_behind_bytes);
-    table.put(
-        "remainHowManyDataToFlush",
-        bytes_text(input.flush_behind_bytes),
-    );
+    table.put("remainHowManyDataToFlush", bytes_text(input.flush_behind_bytes));
     // We have no page-cache lock and no transient buffer pool: the values of a broker without.
     table.put("pageCacheLockTimeMills", 0);
     table.put("remainTransientStoreBufferNumbs", i32::MAX);
     for (level, (delivered, newest)) in &input.schedule_offsets {
-        table.put(
-            &format!("scheduleMessageOffset_{level}"),
-            format!("{delivered},{newest}"),
-        );
+        table.put(&format!("scheduleMessageOffset_{level}"), format!("{delivered},{newest}"));
     }
 }
 
@@ -192,16 +166,10 @@ fn put_queues(table: &mut Table, input: &RuntimeInput) {
     ] {
         table.put(&format!("{name}ThreadPoolQueueSize"), queue.size);
         table.put(&format!("{name}ThreadPoolQueueCapacity"), queue.capacity);
-        table.put(
-            &format!("{name}ThreadPoolQueueHeadWaitTimeMills"),
-            queue.head_wait_ms,
-        );
+        table.put(&format!("{name}ThreadPoolQueueHeadWaitTimeMills"), queue.head_wait_ms);
     }
     table.put("EndTransactionQueueSize", input.end_transaction_queue.size);
-    table.put(
-        "EndTransactionThreadPoolQueueCapacity",
-        input.end_transaction_queue.capacity,
-    );
+    table.put("EndTransactionThreadPoolQueueCapacity", input.end_transaction_queue.capacity);
 }
 
 /// The values of a broker whose timer wheel is off: this one has none yet.
@@ -217,13 +185,7 @@ fn put_timer(table: &mut Table) {
 fn runtime_text(elapsed_ms: i64) -> String {
     let seconds = elapsed_ms.max(0) / 1000;
     let (minutes, hours) = (seconds / 60, seconds / 3600);
-    format!(
-        "[ {} days, {} hours, {} minutes, {} seconds ]",
-        hours / 24,
-        hours % 24,
-        minutes % 60,
-        seconds % 60
-    )
+    format!("[ {} days, {} hours, {} minutes, {} seconds ]", hours / 24, hours % 24, minutes % 60, seconds % 60)
 }
 
 fn distribution_text(buckets: &[u64; super::stats::PUT_BUCKETS]) -> String {
@@ -321,9 +283,6 @@ mod tests {
         let mut buckets = [0; super::super::stats::PUT_BUCKETS];
         buckets[12] = 7;
         let text = distribution_text(&buckets);
-        assert!(
-            text.starts_with("[<=0ms]:0 [0~10ms]:0 ") && text.ends_with(" [10s~]:7"),
-            "{text}"
-        );
+        assert!(text.starts_with("[<=0ms]:0 [0~10ms]:0 ") && text.ends_with(" [10s~]:7"), "{text}");
     }
 }

@@ -81,11 +81,7 @@ pub struct GroupSettings {
 
 impl Default for GroupSettings {
     fn default() -> Self {
-        Self {
-            auto_create_subscription_group: true,
-            enable_create_sys_group: true,
-            metadata_page_size: Some(2000),
-        }
+        Self { auto_create_subscription_group: true, enable_create_sys_group: true, metadata_page_size: Some(2000) }
     }
 }
 

@@ -15,26 +15,15 @@ use rmq_net::body::stats::BrokerStatsItem;
 use rustc_hash::FxHashMap;
 
 /// Samples a window keeps, and the time between two.
-const MINUTE: Window = Window {
-    samples_max: 7,
-    period_ms: 10_000,
-};
-const HOUR: Window = Window {
-    samples_max: 7,
-    period_ms: 600_000,
-};
-const DAY: Window = Window {
-    samples_max: 25,
-    period_ms: 3_600_000,
-};
+const MINUTE: Window = Window { samples_max: 7, period_ms: 10_000 };
+const HOUR: Window = Window { samples_max: 7, period_ms: 600_000 };
+const DAY: Window = Window { samples_max: 25, period_ms: 3_600_000 };
 /// Seconds the rates look back, and one sample more to subtract from.
 const RATE_SAMPLES_MAX: usize = 601;
 const RATE_PERIOD_MS: i64 = 1000;
 const DAY_MS: i64 = 24 * 3_600_000;
 /// Where the buckets of put latencies start, in ms, after the first, which is for 0 alone.
-const PUT_BUCKET_BOUNDS_MS: [u32; 12] = [
-    1, 10, 50, 100, 200, 500, 1000, 2000, 3000, 4000, 5000, 10_000,
-];
+const PUT_BUCKET_BOUNDS_MS: [u32; 12] = [1, 10, 50, 100, 200, 500, 1000, 2000, 3000, 4000, 5000, 10_000];
 pub const PUT_BUCKETS: usize = PUT_BUCKET_BOUNDS_MS.len() + 1;
 
 struct Window {
@@ -52,11 +41,7 @@ pub struct Flow {
 
 impl Flow {
     fn of_call(messages: u64, bytes: u64) -> Self {
-        Self {
-            calls: 1,
-            messages,
-            bytes,
-        }
+        Self { calls: 1, messages, bytes }
     }
 }
 
@@ -172,15 +157,10 @@ impl Counters {
 
     /// Takes the counts out. Names counted stay for the next period, idle ones are forgotten.
     pub fn drain(&mut self) -> CountersDelta {
-        let mut delta = CountersDelta {
-            totals: std::mem::take(&mut self.totals),
-            flows: Vec::new(),
-        };
+        let mut delta = CountersDelta { totals: std::mem::take(&mut self.totals), flows: Vec::new() };
         let flows = &mut delta.flows;
         self.puts.retain(|topic, flow| {
-            take(flow)
-                .map(|flow| flows.push((StatsKey::Put(Arc::clone(topic)), flow)))
-                .is_some()
+            take(flow).map(|flow| flows.push((StatsKey::Put(Arc::clone(topic)), flow))).is_some()
         });
         drain_pairs(&mut self.gets, |topic, group, flow| {
             flows.push((StatsKey::Get { topic, group }, flow));
@@ -201,12 +181,7 @@ fn add(map: &mut FxHashMap<Arc<str>, Flow>, name: &str, flow: Flow) {
     }
 }
 
-fn add_pair(
-    map: &mut FxHashMap<Arc<str>, FxHashMap<Arc<str>, Flow>>,
-    topic: &str,
-    group: &str,
-    flow: Flow,
-) {
+fn add_pair(map: &mut FxHashMap<Arc<str>, FxHashMap<Arc<str>, Flow>>, topic: &str, group: &str, flow: Flow) {
     match map.get_mut(topic) {
         Some(groups) => add(groups, group, flow),
         None => add(map.entry(Arc::from(topic)).or_default(), group, flow),
@@ -223,11 +198,7 @@ fn drain_pairs(
     mut emit: impl FnMut(Arc<str>, Arc<str>, Flow),
 ) {
     map.retain(|topic, groups| {
-        groups.retain(|group, flow| {
-            take(flow)
-                .map(|flow| emit(Arc::clone(topic), Arc::clone(group), flow))
-                .is_some()
-        });
+        groups.retain(|group, flow| take(flow).map(|flow| emit(Arc::clone(topic), Arc::clone(group), flow)).is_some());
         !groups.is_empty()
     });
 }
@@ -250,32 +221,17 @@ struct Item {
 
 impl Item {
     fn new(now_ms: i64) -> Self {
-        let zero = VecDeque::from([Sample {
-            at_ms: now_ms,
-            flow: Flow::default(),
-        }]);
-        Self {
-            sum: Flow::default(),
-            minute: zero.clone(),
-            hour: zero.clone(),
-            day: zero,
-        }
+        let zero = VecDeque::from([Sample { at_ms: now_ms, flow: Flow::default() }]);
+        Self { sum: Flow::default(), minute: zero.clone(), hour: zero.clone(), day: zero }
     }
 
     fn is_idle(&self) -> bool {
-        DAY.samples_max <= self.day.len()
-            && self
-                .day
-                .front()
-                .is_some_and(|oldest| oldest.flow == self.sum)
+        DAY.samples_max <= self.day.len() && self.day.front().is_some_and(|oldest| oldest.flow == self.sum)
     }
 }
 
 fn sample(samples: &mut VecDeque<Sample>, window: &Window, flow: Flow, now_ms: i64) {
-    samples.push_back(Sample {
-        at_ms: now_ms,
-        flow,
-    });
+    samples.push_back(Sample { at_ms: now_ms, flow });
     while window.samples_max < samples.len() {
         samples.pop_front();
     }
@@ -374,10 +330,7 @@ impl BrokerStats {
     /// Takes the samples that are due. To be called about once per second; a late call delays a
     /// sample and never repeats it.
     pub fn tick(&mut self, now_ms: i64) {
-        let is_due = self
-            .rates
-            .back()
-            .is_none_or(|last| RATE_PERIOD_MS <= now_ms - last.at_ms);
+        let is_due = self.rates.back().is_none_or(|last| RATE_PERIOD_MS <= now_ms - last.at_ms);
         if is_due {
             self.sample_rates(now_ms);
         }
@@ -394,10 +347,9 @@ impl BrokerStats {
         let today = (now_ms + self.utc_offset_ms).div_euclid(DAY_MS);
         if today != self.today {
             self.today = today;
-            for (daily, total) in [
-                (&mut self.put_daily, self.totals.put.messages),
-                (&mut self.get_daily, self.totals.get_found.messages),
-            ] {
+            for (daily, total) in
+                [(&mut self.put_daily, self.totals.put.messages), (&mut self.get_daily, self.totals.get_found.messages)]
+            {
                 daily.yesterday_morning = daily.today_morning;
                 daily.today_morning = total;
             }
@@ -405,10 +357,7 @@ impl BrokerStats {
     }
 
     fn each_item(&mut self, change: impl FnMut(&mut Item)) {
-        [&mut self.broker_put, &mut self.broker_get]
-            .into_iter()
-            .chain(self.items.values_mut())
-            .for_each(change);
+        [&mut self.broker_put, &mut self.broker_get].into_iter().chain(self.items.values_mut()).for_each(change);
     }
 
     fn sample_rates(&mut self, now_ms: i64) {
@@ -427,11 +376,7 @@ impl BrokerStats {
     /// The answer to VIEW_BROKER_STATS_DATA (315). `None`: no such statistic, or nothing counted
     /// under the key yet; RocketMQ answers 1.
     pub fn view(&self, stats_name: &str, stats_key: &str) -> Option<BrokerStatsData> {
-        let of_group = || {
-            stats_key
-                .split_once('@')
-                .map(|(topic, group)| (topic.into(), group.into()))
-        };
+        let of_group = || stats_key.split_once('@').map(|(topic, group)| (topic.into(), group.into()));
         let (key, measure): (StatsKey, fn(&Flow) -> u64) = match stats_name {
             "TOPIC_PUT_NUMS" => (StatsKey::Put(stats_key.into()), |flow| flow.messages),
             "TOPIC_PUT_SIZE" => (StatsKey::Put(stats_key.into()), |flow| flow.bytes),
@@ -456,27 +401,19 @@ impl BrokerStats {
 
     /// Messages per second over the last minute, for `topicPutTps` (202).
     pub fn topic_put_tps(&self, topic: &str) -> f64 {
-        self.view("TOPIC_PUT_NUMS", topic)
-            .map_or(0.0, |view| view.stats_minute.tps)
+        self.view("TOPIC_PUT_NUMS", topic).map_or(0.0, |view| view.stats_minute.tps)
     }
 
     /// Messages per second over the last minute, for `consumeTps` (208).
     pub fn group_get_tps(&self, topic: &str, group: &str) -> f64 {
-        let key = StatsKey::Get {
-            topic: topic.into(),
-            group: group.into(),
-        };
-        self.items.get(&key).map_or(0.0, |item| {
-            view_of(item, |flow| flow.messages).stats_minute.tps
-        })
+        let key = StatsKey::Get { topic: topic.into(), group: group.into() };
+        self.items.get(&key).map_or(0.0, |item| view_of(item, |flow| flow.messages).stats_minute.tps)
     }
 
     /// The topic is deleted: forget what it counted.
     pub fn remove_topic(&mut self, name: &str) {
         self.items.retain(|key, _item| match key {
-            StatsKey::Put(topic)
-            | StatsKey::Get { topic, .. }
-            | StatsKey::SentBack { topic, .. } => &**topic != name,
+            StatsKey::Put(topic) | StatsKey::Get { topic, .. } | StatsKey::SentBack { topic, .. } => &**topic != name,
         });
     }
 
@@ -494,14 +431,8 @@ impl BrokerStats {
 
     /// Messages appended and messages handed out, by day.
     pub fn daily(&self) -> (DailyTotals, DailyTotals) {
-        let put = DailyTotals {
-            now: self.totals.put.messages,
-            ..self.put_daily
-        };
-        let get = DailyTotals {
-            now: self.totals.get_found.messages,
-            ..self.get_daily
-        };
+        let put = DailyTotals { now: self.totals.put.messages, ..self.put_daily };
+        let get = DailyTotals { now: self.totals.get_found.messages, ..self.get_daily };
         (put, get)
     }
 
@@ -545,26 +476,14 @@ fn view_of(item: &Item, measure: fn(&Flow) -> u64) -> BrokerStatsData {
         BrokerStatsItem {
             sum: i64::try_from(sum).unwrap_or(i64::MAX),
             tps: per_second(sum, last.at_ms - first.at_ms),
-            avgpt: if calls == 0 {
-                0.0
-            } else {
-                sum as f64 / calls as f64
-            },
+            avgpt: if calls == 0 { 0.0 } else { sum as f64 / calls as f64 },
         }
     };
-    BrokerStatsData {
-        stats_minute: window(&item.minute),
-        stats_hour: window(&item.hour),
-        stats_day: window(&item.day),
-    }
+    BrokerStatsData { stats_minute: window(&item.minute), stats_hour: window(&item.hour), stats_day: window(&item.day) }
 }
 
 fn per_second(count: u64, elapsed_ms: i64) -> f64 {
-    if elapsed_ms <= 0 {
-        0.0
-    } else {
-        count as f64 * 1000.0 / elapsed_ms as f64
-    }
+    if elapsed_ms <= 0 { 0.0 } else { count as f64 * 1000.0 / elapsed_ms as f64 }
 }
 
 #[cfg(test)]

@@ -78,12 +78,7 @@ impl Subscription {
         };
         Ok(Self {
             expression_type,
-            expression: if expression.is_empty() {
-                ALL
-            } else {
-                expression
-            }
-            .to_owned(),
+            expression: if expression.is_empty() { ALL } else { expression }.to_owned(),
             version,
             class_filter_mode: false,
             tags,
@@ -97,17 +92,14 @@ impl Subscription {
     pub fn from_heartbeat(data: &SubscriptionData) -> Self {
         let expression_type = ExpressionType::of(Some(&data.expression_type));
         let expression = data.sub_string.clone();
-        let filter =
-            if !expression_type.is_tag() || data.class_filter_mode || selects_all(&expression) {
-                TagFilter::All
-            } else if !data.tags_set.is_empty() {
-                codes(data.tags_set.iter().map(|tag| tag_hash(tag)))
-            } else {
-                parse_tags(&expression).map_or_else(
-                    |_no_tag| codes(data.code_set.iter().copied()),
-                    |(_tags, filter)| filter,
-                )
-            };
+        let filter = if !expression_type.is_tag() || data.class_filter_mode || selects_all(&expression) {
+            TagFilter::All
+        } else if !data.tags_set.is_empty() {
+            codes(data.tags_set.iter().map(|tag| tag_hash(tag)))
+        } else {
+            parse_tags(&expression)
+                .map_or_else(|_no_tag| codes(data.code_set.iter().copied()), |(_tags, filter)| filter)
+        };
         Self {
             expression_type,
             expression,
@@ -154,12 +146,8 @@ pub fn parse_tags(expression: &str) -> Result<(Vec<String>, TagFilter), Expressi
     if selects_all(expression) {
         return Ok((Vec::new(), TagFilter::All));
     }
-    let tags: Vec<String> = expression
-        .split("||")
-        .map(trim_as_java)
-        .filter(|tag| !tag.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let tags: Vec<String> =
+        expression.split("||").map(trim_as_java).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
     if tags.is_empty() {
         return Err(ExpressionError::NoTag(expression.to_owned()));
     }
@@ -219,14 +207,8 @@ mod tests {
             assert_eq!((subscription.codes(), subscription.version), (&[65][..], 7));
         }
         let sql = Subscription::from_request(Some("a > 1"), Some("SQL92"), 7).expect("valid");
-        assert_eq!(
-            (sql.expression_type.name(), sql.filter),
-            ("SQL92", TagFilter::All)
-        );
-        assert_eq!(
-            Subscription::from_request(None, Some("SQL92"), 7),
-            Err(ExpressionError::Empty)
-        );
+        assert_eq!((sql.expression_type.name(), sql.filter), ("SQL92", TagFilter::All));
+        assert_eq!(Subscription::from_request(None, Some("SQL92"), 7), Err(ExpressionError::Empty));
         let all = Subscription::from_request(None, None, 7).expect("valid");
         assert_eq!((all.expression.as_str(), all.filter), ("*", TagFilter::All));
     }
@@ -245,19 +227,9 @@ mod tests {
             (SubscriptionData::default(), TagFilter::All),
             (data("A", &[], &[1]), selected(&[65])),
             (data("||", &[], &[1, 2]), selected(&[1, 2])),
-            (
-                SubscriptionData {
-                    class_filter_mode: true,
-                    ..data("A", &["A"], &[65])
-                },
-                TagFilter::All,
-            ),
+            (SubscriptionData { class_filter_mode: true, ..data("A", &["A"], &[65]) }, TagFilter::All),
         ] {
-            assert_eq!(
-                Subscription::from_heartbeat(&data).filter,
-                expected,
-                "{data:?}"
-            );
+            assert_eq!(Subscription::from_heartbeat(&data).filter, expected, "{data:?}");
         }
     }
 

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use rmq_net::body::topic::perm;
 use rmq_net::body::{self, BodyError, DataVersion, TopicConfig, TopicConfigSerializeWrapper};
 use rmq_net::codes::response;
-use rmq_net::message::names::{
-    self, AUTO_CREATE_TOPIC, NameError, REPLY_TOPIC_POSTFIX, RETRY_PREFIX,
-};
+use rmq_net::message::names::{self, AUTO_CREATE_TOPIC, NameError, REPLY_TOPIC_POSTFIX, RETRY_PREFIX};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
@@ -65,13 +63,7 @@ pub enum TopicRefused {
     #[error("MIXED message type is not supported.")]
     Mixed,
     #[error("topic[{topic}]: {field} is {value}, allowed are {low} to {high}")]
-    Range {
-        topic: String,
-        field: &'static str,
-        value: i32,
-        low: i32,
-        high: i32,
-    },
+    Range { topic: String, field: &'static str, value: i32, low: i32, high: i32 },
     #[error("{0}")]
     Attribute(#[from] AttributeError),
 }
@@ -107,11 +99,7 @@ pub struct TopicTable {
 impl TopicTable {
     /// The table of a broker that starts: its system topics.
     pub fn new(settings: TopicSettings, now_ms: i64) -> Self {
-        let mut table = Self {
-            settings,
-            topics: FxHashMap::default(),
-            version: DataVersion::default(),
-        };
+        let mut table = Self { settings, topics: FxHashMap::default(), version: DataVersion::default() };
         for config in topics_at_start(&table.settings) {
             table.insert(Arc::new(config));
         }
@@ -153,10 +141,7 @@ impl TopicTable {
 
     /// Stores a topic. `None`: it already stood so, nothing changed.
     pub fn put(&mut self, config: TopicConfig, now_ms: i64) -> Option<TopicChange> {
-        if self
-            .get(&config.topic_name)
-            .is_some_and(|stored| **stored == config)
-        {
+        if self.get(&config.topic_name).is_some_and(|stored| **stored == config) {
             return None;
         }
         let config = Arc::new(config);
@@ -183,8 +168,7 @@ impl TopicTable {
     }
 
     fn insert(&mut self, config: Arc<TopicConfig>) {
-        self.topics
-            .insert(Arc::from(config.topic_name.as_str()), config);
+        self.topics.insert(Arc::from(config.topic_name.as_str()), config);
     }
 
     fn next_version(&mut self, now_ms: i64) {
@@ -202,16 +186,8 @@ impl TopicTable {
 
     /// The names behind [`Self::is_system`], sorted: the answer to 305.
     pub fn system_topics(&self) -> Vec<String> {
-        let mut names: Vec<String> = SYSTEM_TOPICS
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect();
-        names.extend(
-            self.topics
-                .keys()
-                .filter(|name| self.is_system(name))
-                .map(|name| name.to_string()),
-        );
+        let mut names: Vec<String> = SYSTEM_TOPICS.iter().map(|name| (*name).to_owned()).collect();
+        names.extend(self.topics.keys().filter(|name| self.is_system(name)).map(|name| name.to_string()));
         names.sort_unstable();
         names.dedup();
         names
@@ -239,16 +215,9 @@ impl TopicTable {
             Some(template) if is_inheritable => Ok(TopicConfig {
                 topic_filter_type: template.topic_filter_type,
                 topic_sys_flag,
-                ..topic(
-                    name,
-                    client_queue_nums.min(template.write_queue_nums).max(0),
-                    template.perm & !perm::INHERIT,
-                )
+                ..topic(name, client_queue_nums.min(template.write_queue_nums).max(0), template.perm & !perm::INHERIT)
             }),
-            _ if is_retry => Ok(TopicConfig {
-                topic_sys_flag,
-                ..topic(name, 1, READ_WRITE)
-            }),
+            _ if is_retry => Ok(TopicConfig { topic_sys_flag, ..topic(name, 1, READ_WRITE) }),
             _ => Err(TopicMissing {
                 topic: name.to_owned(),
                 why: match template {
@@ -276,10 +245,7 @@ impl TopicTable {
                 ..topic(name, queues, READ_WRITE)
             }),
             Some(stored) if is_order.is_some_and(|order| order != stored.order) => {
-                Some(TopicConfig {
-                    order: !stored.order,
-                    ..(**stored).clone()
-                })
+                Some(TopicConfig { order: !stored.order, ..(**stored).clone() })
             }
             Some(_) => None,
         }
@@ -297,13 +263,7 @@ impl TopicTable {
             ("perm", requested.perm, (0, 15)),
         ] {
             if !(low..=high).contains(&value) {
-                return Err(TopicRefused::Range {
-                    topic: name.to_owned(),
-                    field,
-                    value,
-                    low,
-                    high,
-                });
+                return Err(TopicRefused::Range { topic: name.to_owned(), field, value, low, high });
             }
         }
         let is_mixed = requested
@@ -313,16 +273,11 @@ impl TopicTable {
         if is_mixed && !self.settings.enable_mixed_message_type {
             return Err(TopicRefused::Mixed);
         }
-        Ok(TopicConfig {
-            attributes: self.altered_attributes(requested)?,
-            ..requested.clone()
-        })
+        Ok(TopicConfig { attributes: self.altered_attributes(requested)?, ..requested.clone() })
     }
 
     fn altered_attributes(&self, requested: &TopicConfig) -> Result<Attributes, AttributeError> {
-        let current = self
-            .get(&requested.topic_name)
-            .map(|stored| &stored.attributes);
+        let current = self.get(&requested.topic_name).map(|stored| &stored.attributes);
         attributes::alter(attributes::TOPIC_ATTRIBUTES, current, &requested.attributes)
     }
 
@@ -345,34 +300,19 @@ impl TopicTable {
     pub fn page(&self, request: &PageRequest<'_>) -> TopicPage {
         let topics = self.sorted();
         let total = topics.len();
-        let range = page_range(
-            request,
-            &self.version,
-            total,
-            self.settings.metadata_page_size,
-        );
+        let range = page_range(request, &self.version, total, self.settings.metadata_page_size);
         let topics = topics.get(range).unwrap_or_default();
-        TopicPage {
-            body: self.wrapper(topics.iter().map(|config| (***config).clone())),
-            total,
-        }
+        TopicPage { body: self.wrapper(topics.iter().map(|config| (***config).clone())), total }
     }
 
     /// What to register at the name servers (103): all topics, with the permission bits taken away
     /// that the broker as a whole does not have.
     pub fn registration(&self, broker_permission: i32) -> TopicConfigSerializeWrapper {
-        self.wrapper(
-            self.iter()
-                .map(|config| limited_to(config, broker_permission)),
-        )
+        self.wrapper(self.iter().map(|config| limited_to(config, broker_permission)))
     }
 
     /// The incremental registration of one changed topic; `None` if it is gone.
-    pub fn registration_of(
-        &self,
-        name: &str,
-        broker_permission: i32,
-    ) -> Option<TopicConfigSerializeWrapper> {
+    pub fn registration_of(&self, name: &str, broker_permission: i32) -> Option<TopicConfigSerializeWrapper> {
         let config = limited_to(self.get(name)?, broker_permission);
         Some(self.wrapper([config].into_iter()))
     }
@@ -380,9 +320,7 @@ impl TopicTable {
     fn wrapper(&self, topics: impl Iterator<Item = TopicConfig>) -> TopicConfigSerializeWrapper {
         TopicConfigSerializeWrapper {
             data_version: self.version,
-            topic_config_table: topics
-                .map(|config| (config.topic_name.clone(), config))
-                .collect(),
+            topic_config_table: topics.map(|config| (config.topic_name.clone(), config)).collect(),
             ..TopicConfigSerializeWrapper::default()
         }
     }

@@ -46,10 +46,7 @@ pub enum BatchError {
     #[error("batch has format version {version}, this program reads {FORMAT_VERSION}")]
     UnknownVersion { version: u16 },
     #[error("batch of {total_bytes} bytes does not fit its {available_bytes} bytes")]
-    Truncated {
-        total_bytes: u32,
-        available_bytes: u64,
-    },
+    Truncated { total_bytes: u32, available_bytes: u64 },
     #[error("batch belongs to shard {shard} at position {position}")]
     Misplaced { shard: u16, position: u64 },
     #[error("checksum does not match")]
@@ -76,11 +73,7 @@ impl BatchHeader {
     /// # Panics
     /// If `batch` is not `total_bytes` long or too short for the header.
     pub fn seal(&self, batch: &mut [u8]) -> u32 {
-        assert_eq!(
-            batch.len(),
-            self.total_bytes as usize,
-            "the batch is as long as its header says"
-        );
+        assert_eq!(batch.len(), self.total_bytes as usize, "the batch is as long as its header says");
         let (head, records) = batch.split_at_mut(Self::SIZE_BYTES);
         head.fill(0);
         head[0..4].copy_from_slice(&MAGIC.to_be_bytes());
@@ -132,28 +125,16 @@ impl BatchHeader {
 
     /// Reads and verifies the batch at the start of `bytes`, which is at `position` of the log of `shard`.
     /// Returns the header, the records and the batch's checksum.
-    pub fn decode(
-        bytes: &[u8],
-        shard: u16,
-        position: LogPosition,
-    ) -> Result<VerifiedBatch<'_>, BatchError> {
+    pub fn decode(bytes: &[u8], shard: u16, position: LogPosition) -> Result<VerifiedBatch<'_>, BatchError> {
         let header = Self::peek(bytes)?;
         if header.shard != shard || header.position != position {
-            return Err(BatchError::Misplaced {
-                shard: header.shard,
-                position: header.position.bytes(),
-            });
+            return Err(BatchError::Misplaced { shard: header.shard, position: header.position.bytes() });
         }
         let Some(batch) = bytes.get(..header.total_bytes as usize) else {
             let available_bytes = bytes.len() as u64;
-            return Err(BatchError::Truncated {
-                total_bytes: header.total_bytes,
-                available_bytes,
-            });
+            return Err(BatchError::Truncated { total_bytes: header.total_bytes, available_bytes });
         };
-        let (head, records) = batch
-            .split_at_checked(Self::SIZE_BYTES)
-            .ok_or(BatchError::NoBatch)?;
+        let (head, records) = batch.split_at_checked(Self::SIZE_BYTES).ok_or(BatchError::NoBatch)?;
         let head: &[u8; Self::SIZE_BYTES] = head.first_chunk().ok_or(BatchError::NoBatch)?;
         let stored = u32::from_be_bytes(field(head, Self::CHECKSUM_AT));
         if Self::checksum(head, records) != stored {
@@ -196,13 +177,7 @@ mod tests {
     fn a_batch_of_another_place_or_shard_is_refused() {
         let (_, bytes, _) = sample(b"records");
         let elsewhere = BatchHeader::decode(&bytes, 3, LogPosition::new(8192));
-        assert_eq!(
-            elsewhere,
-            Err(BatchError::Misplaced {
-                shard: 3,
-                position: 4096
-            })
-        );
+        assert_eq!(elsewhere, Err(BatchError::Misplaced { shard: 3, position: 4096 }));
         assert!(BatchHeader::decode(&bytes, 2, LogPosition::new(4096)).is_err());
     }
 

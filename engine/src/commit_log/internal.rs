@@ -25,27 +25,11 @@ const KIND_SETTING_REMOVED: u8 = 5;
 /// written by a later version; recovery refuses the store then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InternalRecord<'a> {
-    Offset {
-        group: &'a str,
-        topic: &'a str,
-        queue_id: u32,
-        offset: i64,
-    },
-    GroupOffsetsRemoved {
-        group: &'a str,
-    },
-    TopicRemoved {
-        topic: &'a str,
-    },
-    Setting {
-        kind: u8,
-        key: &'a str,
-        value: &'a [u8],
-    },
-    SettingRemoved {
-        kind: u8,
-        key: &'a str,
-    },
+    Offset { group: &'a str, topic: &'a str, queue_id: u32, offset: i64 },
+    GroupOffsetsRemoved { group: &'a str },
+    TopicRemoved { topic: &'a str },
+    Setting { kind: u8, key: &'a str, value: &'a [u8] },
+    SettingRemoved { kind: u8, key: &'a str },
 }
 
 /// Why bytes are not an internal record.
@@ -64,15 +48,9 @@ impl<'a> InternalRecord<'a> {
     pub(crate) fn size_bytes(&self) -> u64 {
         HEAD_BYTES
             + match self {
-                Self::Offset { group, topic, .. } => {
-                    8 + 4 + 2 + group.len() as u64 + 2 + topic.len() as u64
-                }
-                Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => {
-                    2 + name.len() as u64
-                }
-                Self::Setting { key, value, .. } => {
-                    1 + 2 + key.len() as u64 + 4 + value.len() as u64
-                }
+                Self::Offset { group, topic, .. } => 8 + 4 + 2 + group.len() as u64 + 2 + topic.len() as u64,
+                Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => 2 + name.len() as u64,
+                Self::Setting { key, value, .. } => 1 + 2 + key.len() as u64 + 4 + value.len() as u64,
                 Self::SettingRemoved { key, .. } => 1 + 2 + key.len() as u64,
             }
     }
@@ -81,9 +59,7 @@ impl<'a> InternalRecord<'a> {
     pub(crate) fn name_bytes(&self) -> usize {
         match self {
             Self::Offset { group, topic, .. } => group.len().max(topic.len()),
-            Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => {
-                name.len()
-            }
+            Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => name.len(),
             Self::Setting { key, .. } | Self::SettingRemoved { key, .. } => key.len(),
         }
     }
@@ -100,12 +76,7 @@ impl<'a> InternalRecord<'a> {
         put(&total.to_be_bytes());
         put(&MAGIC.to_be_bytes());
         match self {
-            Self::Offset {
-                group,
-                topic,
-                queue_id,
-                offset,
-            } => {
+            Self::Offset { group, topic, queue_id, offset } => {
                 put(&[KIND_OFFSET]);
                 put(&offset.to_be_bytes());
                 put(&queue_id.to_be_bytes());
@@ -156,35 +127,19 @@ impl<'a> InternalRecord<'a> {
             KIND_OFFSET => {
                 let offset = reader.i64()?;
                 let queue_id = u32::from_be_bytes(reader.array()?);
-                Self::Offset {
-                    offset,
-                    queue_id,
-                    group: name(&mut reader)?,
-                    topic: name(&mut reader)?,
-                }
+                Self::Offset { offset, queue_id, group: name(&mut reader)?, topic: name(&mut reader)? }
             }
-            KIND_GROUP_OFFSETS_REMOVED => Self::GroupOffsetsRemoved {
-                group: name(&mut reader)?,
-            },
-            KIND_TOPIC_REMOVED => Self::TopicRemoved {
-                topic: name(&mut reader)?,
-            },
+            KIND_GROUP_OFFSETS_REMOVED => Self::GroupOffsetsRemoved { group: name(&mut reader)? },
+            KIND_TOPIC_REMOVED => Self::TopicRemoved { topic: name(&mut reader)? },
             KIND_SETTING => {
                 let [kind] = reader.array()?;
                 let key = name(&mut reader)?;
                 let value_bytes = u32::from_be_bytes(reader.array()?);
-                Self::Setting {
-                    kind,
-                    key,
-                    value: reader.length(i64::from(value_bytes), "value")?,
-                }
+                Self::Setting { kind, key, value: reader.length(i64::from(value_bytes), "value")? }
             }
             KIND_SETTING_REMOVED => {
                 let [kind] = reader.array()?;
-                Self::SettingRemoved {
-                    kind,
-                    key: name(&mut reader)?,
-                }
+                Self::SettingRemoved { kind, key: name(&mut reader)? }
             }
             kind => return Err(InternalRecordError::UnknownKind { kind }),
         };
@@ -197,8 +152,7 @@ impl<'a> InternalRecord<'a> {
 
 fn name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, RecordError> {
     let len = u16::from_be_bytes(reader.array()?);
-    std::str::from_utf8(reader.bytes(usize::from(len))?)
-        .map_err(|_| RecordError::Malformed { field: "name" })
+    std::str::from_utf8(reader.bytes(usize::from(len))?).map_err(|_| RecordError::Malformed { field: "name" })
 }
 
 #[cfg(test)]

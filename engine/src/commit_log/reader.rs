@@ -141,12 +141,7 @@ impl LogReader {
         });
         if matches!(located, Located::Damaged) {
             self.counters.damaged_records += 1;
-            tracing::error!(
-                shard = self.shard,
-                position,
-                len,
-                "record on disk is not what was written"
-            );
+            tracing::error!(shard = self.shard, position, len, "record on disk is not what was written");
         }
         located
     }
@@ -163,10 +158,7 @@ impl LogReader {
         if let Some(slice) = log.slice(position, len) {
             return Some(slice);
         }
-        let index = self
-            .tail
-            .partition_point(|chunk| chunk.start <= position)
-            .checked_sub(1)?;
+        let index = self.tail.partition_point(|chunk| chunk.start <= position).checked_sub(1)?;
         let chunk = self.tail.get(index)?;
         let start = (position - chunk.start) as usize;
         let end = start + len as usize;
@@ -177,16 +169,10 @@ impl LogReader {
         let start = self.geometry.chunk_of(position);
         let end = position + u64::from(len);
         if end <= start + self.geometry.chunk_bytes {
-            return WindowKey {
-                start,
-                len: self.geometry.chunk_bytes as u32,
-            };
+            return WindowKey { start, len: self.geometry.chunk_bytes as u32 };
         }
         let start = position / BLOCK * BLOCK;
-        WindowKey {
-            start,
-            len: (end.next_multiple_of(BLOCK) - start) as u32,
-        }
+        WindowKey { start, len: (end.next_multiple_of(BLOCK) - start) as u32 }
     }
 
     fn in_window(
@@ -215,10 +201,7 @@ impl LogReader {
             Some(Window::Ready(window)) => {
                 let start = (position - key.start) as usize;
                 let range = start..start + len as usize;
-                let is_damaged = window
-                    .damaged
-                    .iter()
-                    .any(|bad| bad.start < range.end && range.start < bad.end);
+                let is_damaged = window.damaged.iter().any(|bad| bad.start < range.end && range.start < bad.end);
                 let is_verified = range.end <= window.verified;
                 let located = match window.buffer.as_slice().get(range.clone()) {
                     Some(bytes) if !is_damaged && is_good(bytes, is_verified) => {
@@ -253,16 +236,10 @@ impl LogReader {
         let Some(previous) = key.start.checked_sub(step).filter(|_| is_chunk) else {
             return;
         };
-        if !self.windows.contains(WindowKey {
-            start: previous,
-            ..key
-        }) {
+        if !self.windows.contains(WindowKey { start: previous, ..key }) {
             return;
         }
-        let in_memory_from = self
-            .tail
-            .front()
-            .map_or(log.open_start(), |oldest| oldest.start);
+        let in_memory_from = self.tail.front().map_or(log.open_start(), |oldest| oldest.start);
         for start in (1..=READ_AHEAD_WINDOWS).map(|ahead| key.start + ahead * step) {
             let next = WindowKey { start, ..key };
             if start + step <= in_memory_from && !self.windows.contains(next) {
@@ -282,38 +259,22 @@ impl LogReader {
             Some(Window::Queued(waiting)) => waiting,
             _ => unreachable!("a queued window stays queued until it is read"),
         };
-        self.windows
-            .insert(key, Window::Loading(waiting), u64::from(key.len));
+        self.windows.insert(key, Window::Loading(waiting), u64::from(key.len));
         self.in_flight += 1;
         self.counters.windows_read += 1;
         let segment_start = self.geometry.segment_of(key.start);
         let into = pool.take(key.len as usize);
-        Some(CommandKind::Read {
-            segment_start,
-            at: key.start - segment_start,
-            len: key.len,
-            into,
-        })
+        Some(CommandKind::Read { segment_start, at: key.start - segment_start, len: key.len, into })
     }
 
     /// Takes a read's result; returns who waited for it.
-    pub fn on_read(
-        &mut self,
-        start: u64,
-        len: u32,
-        result: Result<(UniqueBuffer, u64), StorageError>,
-    ) -> Vec<Ticket> {
+    pub fn on_read(&mut self, start: u64, len: u32, result: Result<(UniqueBuffer, u64), StorageError>) -> Vec<Ticket> {
         self.in_flight -= 1;
         self.loads += 1;
         let loaded = match result {
             Ok((buffer, bytes)) => {
                 let filled = bytes.min(u64::from(len)) as usize;
-                Window::Ready(verify(
-                    buffer.into_shared(filled),
-                    self.shard,
-                    start,
-                    self.loads,
-                ))
+                Window::Ready(verify(buffer.into_shared(filled), self.shard, start, self.loads))
             }
             Err(error) => {
                 self.counters.failed_reads += 1;
@@ -357,11 +318,5 @@ fn verify(buffer: SharedBuffer, shard: u16, start: u64, load: u64) -> ReadWindow
         }
         break;
     }
-    ReadWindow {
-        buffer,
-        verified,
-        damaged,
-        is_read_ahead_done: false,
-        load,
-    }
+    ReadWindow { buffer, verified, damaged, is_read_ahead_done: false, load }
 }

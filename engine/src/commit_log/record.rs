@@ -77,26 +77,15 @@ pub(crate) struct Placement {
 }
 
 fn host_bytes(host: &SocketAddr) -> usize {
-    if host.ip().to_canonical().is_ipv4() {
-        8
-    } else {
-        20
-    }
+    if host.ip().to_canonical().is_ipv4() { 8 } else { 20 }
 }
 
 /// Bytes of the record for this draft with this body and properties.
 pub(crate) fn record_bytes(draft: &MessageDraft<'_>, body: &[u8], properties: &[u8]) -> u64 {
-    let topic_length_bytes = if draft.topic.len() > TOPIC_BYTES_V1_MAX {
-        2
-    } else {
-        1
-    };
+    let topic_length_bytes = if draft.topic.len() > TOPIC_BYTES_V1_MAX { 2 } else { 1 };
     let fixed = 4 * 5 + 8 * 2 + 4 + 8 + 8 + 4 + 8 + 4 + 2;
     let hosts = host_bytes(&draft.born_host) + host_bytes(&draft.store_host);
-    fixed
-        + (hosts + topic_length_bytes + draft.topic.len()) as u64
-        + body.len() as u64
-        + properties.len() as u64
+    fixed + (hosts + topic_length_bytes + draft.topic.len()) as u64 + body.len() as u64 + properties.len() as u64
 }
 
 /// Writes big-endian fields one after another.
@@ -141,12 +130,7 @@ impl Fields<'_> {
 /// | 7 | 8       | physical offset            | 16| 1 or 2 + n | topic length, topic                 |
 /// | 8 | 4       | sysFlag                    | 17| 2 + n   | properties length, properties          |
 /// | 9 | 8       | born timestamp             |   |         |                                        |
-pub(crate) fn encode(
-    out: &mut [u8],
-    draft: &MessageDraft<'_>,
-    item: &BatchItem<'_>,
-    placement: &Placement,
-) {
+pub(crate) fn encode(out: &mut [u8], draft: &MessageDraft<'_>, item: &BatchItem<'_>, placement: &Placement) {
     let is_v2 = draft.topic.len() > TOPIC_BYTES_V1_MAX;
     let mut sys_flag = draft.sys_flag & !(BORN_HOST_V6 | STORE_HOST_V6);
     if host_bytes(&draft.born_host) == 20 {
@@ -231,19 +215,13 @@ impl<'a> Reader<'a> {
     }
 
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(RecordError::Truncated)?;
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(RecordError::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
 
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(RecordError::Truncated)?;
+        let (head, rest) = self.rest.split_first_chunk().ok_or(RecordError::Truncated)?;
         self.rest = rest;
         Ok(*head)
     }
@@ -262,13 +240,9 @@ impl<'a> Reader<'a> {
     }
 
     fn host(&mut self, is_v6: bool) -> Result<SocketAddr, RecordError> {
-        let ip: IpAddr = if is_v6 {
-            self.array::<16>().map(IpAddr::from)?
-        } else {
-            self.array::<4>().map(IpAddr::from)?
-        };
-        let port =
-            u16::try_from(self.i32()?).map_err(|_| RecordError::Malformed { field: "port" })?;
+        let ip: IpAddr =
+            if is_v6 { self.array::<16>().map(IpAddr::from)? } else { self.array::<4>().map(IpAddr::from)? };
+        let port = u16::try_from(self.i32()?).map_err(|_| RecordError::Malformed { field: "port" })?;
         Ok(SocketAddr::new(ip, port))
     }
 }
@@ -276,8 +250,7 @@ impl<'a> Reader<'a> {
 /// Size and magic of whatever record starts here.
 pub(crate) fn peek(bytes: &[u8]) -> Result<(u32, i32), RecordError> {
     let mut reader = Reader::new(bytes);
-    let size =
-        u32::try_from(reader.i32()?).map_err(|_| RecordError::Malformed { field: "size" })?;
+    let size = u32::try_from(reader.i32()?).map_err(|_| RecordError::Malformed { field: "size" })?;
     let magic = reader.i32()?;
     if size < 8 {
         return Err(RecordError::Malformed { field: "size" });
@@ -295,10 +268,7 @@ pub(crate) const HEAD_BYTES: u32 = PHYSICAL_OFFSET_AT as u32 + 8;
 /// The size of the message record at this place, if the first bytes are those of one that says it stands there.
 pub(crate) fn size_at(head: &[u8], physical_offset: PhysicalOffset) -> Option<u32> {
     let (size, magic) = peek(head).ok()?;
-    let offset = head
-        .get(PHYSICAL_OFFSET_AT..)?
-        .first_chunk()
-        .map(|raw| i64::from_be_bytes(*raw))?;
+    let offset = head.get(PHYSICAL_OFFSET_AT..)?.first_chunk().map(|raw| i64::from_be_bytes(*raw))?;
     let is_message = magic == MAGIC_V1 || magic == MAGIC_V2;
     (is_message && size >= HEAD_BYTES && offset == physical_offset.to_wire()).then_some(size)
 }
@@ -310,10 +280,7 @@ pub(crate) fn is_at(bytes: &[u8], size_bytes: u32, physical_offset: PhysicalOffs
 
 /// Whether the body matches the CRC in the record.
 pub(crate) fn is_body_intact(bytes: &[u8]) -> bool {
-    let stored = bytes
-        .get(BODY_CRC_AT..)
-        .and_then(|rest| rest.first_chunk())
-        .map(|raw| i32::from_be_bytes(*raw));
+    let stored = bytes.get(BODY_CRC_AT..).and_then(|rest| rest.first_chunk()).map(|raw| i32::from_be_bytes(*raw));
     Record::decode(bytes).is_ok_and(|record| stored == Some(body_crc(record.body)))
 }
 
@@ -321,17 +288,14 @@ impl<'a> Record<'a> {
     /// Reads the record at the start of `bytes`; what follows it is not looked at.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let (size_bytes, magic) = peek(bytes)?;
-        let bytes = bytes
-            .get(..size_bytes as usize)
-            .ok_or(RecordError::Truncated)?;
+        let bytes = bytes.get(..size_bytes as usize).ok_or(RecordError::Truncated)?;
         if magic != MAGIC_V1 && magic != MAGIC_V2 {
             return Err(RecordError::UnknownMagic { magic });
         }
         let mut reader = Reader::new(bytes);
         reader.bytes(8)?;
         let body_crc = reader.i32()?;
-        let queue_id = u32::try_from(reader.i32()?)
-            .map_err(|_| RecordError::Malformed { field: "queueId" })?;
+        let queue_id = u32::try_from(reader.i32()?).map_err(|_| RecordError::Malformed { field: "queueId" })?;
         let flag = reader.i32()?;
         let queue_offset = reader.i64()?;
         let physical_offset = reader.i64()?;
@@ -395,9 +359,7 @@ pub fn tags_code(properties: &[u8]) -> i64 {
 
 /// Java's `String.hashCode`, sign-extended.
 pub fn tag_hash(tag: &str) -> i64 {
-    i64::from(tag.encode_utf16().fold(0_i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    }))
+    i64::from(tag.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit))))
 }
 
 #[cfg(test)]
@@ -408,35 +370,19 @@ mod tests {
     use crate::position::LogPosition;
 
     fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
     fn encoded(draft: &MessageDraft<'_>, placement: &Placement) -> Vec<u8> {
-        let item = BatchItem {
-            flag: draft.flag,
-            body: draft.body,
-            properties: draft.properties,
-            tags_code: draft.tags_code,
-        };
+        let item =
+            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
         let mut out = vec![0; record_bytes(draft, draft.body, draft.properties) as usize];
         encode(&mut out, draft, &item, placement);
         out
     }
 
-    fn draft<'a>(
-        topic: &'a str,
-        body: &'a [u8],
-        properties: &'a [u8],
-        born: &str,
-        store: &str,
-    ) -> MessageDraft<'a> {
+    fn draft<'a>(topic: &'a str, body: &'a [u8], properties: &'a [u8], born: &str, store: &str) -> MessageDraft<'a> {
         MessageDraft {
             topic,
             queue_id: 3,
@@ -461,28 +407,14 @@ mod tests {
 
     #[test]
     fn record_equals_the_bytes_of_the_reference_broker() {
-        let golden = hex(
-            "00000065 daa320a7 58932aac 00000003 00000000 0000000000000005 00000000000003e8 00000000
+        let golden = hex("00000065 daa320a7 58932aac 00000003 00000000 0000000000000005 00000000000003e8 00000000
              0000018bcfe56800 7f000001000015b3 0000018bcfe56801 7f00000100002a9f 00000000 0000000000000000
-             00000002 6869 01 54 0007 54414753 01 41 02",
-        );
-        let draft = draft(
-            "T",
-            b"hi",
-            b"TAGS\x01A\x02",
-            "127.0.0.1:5555",
-            "127.0.0.1:10911",
-        );
+             00000002 6869 01 54 0007 54414753 01 41 02");
+        let draft = draft("T", b"hi", b"TAGS\x01A\x02", "127.0.0.1:5555", "127.0.0.1:10911");
         assert_eq!(encoded(&draft, &PLACEMENT()), golden);
         let record = Record::decode(&golden).unwrap();
-        assert_eq!(
-            (record.topic, record.body, record.properties),
-            ("T", &b"hi"[..], &b"TAGS\x01A\x02"[..])
-        );
-        assert_eq!(
-            (record.queue_id, record.queue_offset, record.physical_offset),
-            (3, 5, 1000)
-        );
+        assert_eq!((record.topic, record.body, record.properties), ("T", &b"hi"[..], &b"TAGS\x01A\x02"[..]));
+        assert_eq!((record.queue_id, record.queue_offset, record.physical_offset), (3, 5, 1000));
     }
 
     #[test]
@@ -499,10 +431,7 @@ mod tests {
     fn long_topics_use_the_second_version() {
         for (len, magic) in [(127, MAGIC_V1), (128, MAGIC_V2), (255, MAGIC_V2)] {
             let topic = "t".repeat(len);
-            let bytes = encoded(
-                &draft(&topic, b"x", b"", "1.1.1.1:1", "1.1.1.1:1"),
-                &PLACEMENT(),
-            );
+            let bytes = encoded(&draft(&topic, b"x", b"", "1.1.1.1:1", "1.1.1.1:1"), &PLACEMENT());
             assert_eq!(peek(&bytes).unwrap().1, magic);
             assert_eq!(Record::decode(&bytes).unwrap().topic, topic);
         }
@@ -510,10 +439,7 @@ mod tests {
 
     #[test]
     fn tag_hashes_are_those_of_java() {
-        assert_eq!(
-            (tag_hash("A"), tag_hash("TagA"), tag_hash("中")),
-            (65, 2_598_919, 20_013)
-        );
+        assert_eq!((tag_hash("A"), tag_hash("TagA"), tag_hash("中")), (65, 2_598_919, 20_013));
         assert_eq!(tags_code(b"TAGS\x01A\x02KEYS\x01k"), 65);
         assert_eq!(tags_code(b"TAGS\x01A\x02TAGS\x01TagA"), 2_598_919);
         assert_eq!(tags_code(b"TAGS\x01\x02XTAGS\x01B\x02"), 0);

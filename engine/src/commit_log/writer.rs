@@ -164,9 +164,7 @@ impl LogWriter {
 
     /// First position that is not (yet) in a closed chunk.
     pub fn open_start(&self) -> u64 {
-        self.chunk
-            .as_ref()
-            .map_or(self.sealed_end, |chunk| chunk.start)
+        self.chunk.as_ref().map_or(self.sealed_end, |chunk| chunk.start)
     }
 
     /// Whether the open batch takes `bytes` more.
@@ -182,63 +180,34 @@ impl LogWriter {
         let bytes = HEADER_BYTES + bytes;
         // A write in flight may still read the padding up to the end of its block.
         let is_quiet = self.writes.is_empty() && self.batch.is_none();
-        let end = self
-            .batch
-            .as_ref()
-            .map_or(self.sealed_end, |batch| batch.end);
+        let end = self.batch.as_ref().map_or(self.sealed_end, |batch| batch.end);
         let position = end.next_multiple_of(if is_quiet { BATCH_ALIGN_BYTES } else { BLOCK });
         if let Some(chunk) = &self.chunk
             && position + bytes <= chunk.end()
         {
-            return NextPlace {
-                position,
-                is_new_chunk: false,
-                chunk_bytes: 0,
-            };
+            return NextPlace { position, is_new_chunk: false, chunk_bytes: 0 };
         }
         let chunk_bytes = bytes.next_multiple_of(self.geometry.chunk_bytes);
         let mut position = self.chunk.as_ref().map_or(end, OpenChunk::end);
         if position + chunk_bytes > self.geometry.segment_end(position) {
             position = self.geometry.segment_end(position);
         }
-        NextPlace {
-            position,
-            is_new_chunk: true,
-            chunk_bytes,
-        }
+        NextPlace { position, is_new_chunk: true, chunk_bytes }
     }
 
     /// Opens a batch at `place` (from [`Self::next_place`], after sealing), in `buffer` if it needs a new chunk.
     /// Returns the chunk that is finished by that.
-    pub fn open_batch(
-        &mut self,
-        place: NextPlace,
-        buffer: Option<UniqueBuffer>,
-        now_ms: i64,
-    ) -> Option<ClosedChunk> {
+    pub fn open_batch(&mut self, place: NextPlace, buffer: Option<UniqueBuffer>, now_ms: i64) -> Option<ClosedChunk> {
         assert!(self.batch.is_none(), "one batch is open at a time");
         let closed = if place.is_new_chunk {
-            let buffer = buffer
-                .expect("a new chunk comes with its buffer")
-                .into_filling(0);
-            let closed = self.chunk.replace(OpenChunk {
-                start: place.position,
-                buffer,
-            });
-            closed.map(|chunk| ClosedChunk {
-                start: chunk.start,
-                buffer: chunk.buffer.into_shared(),
-            })
+            let buffer = buffer.expect("a new chunk comes with its buffer").into_filling(0);
+            let closed = self.chunk.replace(OpenChunk { start: place.position, buffer });
+            closed.map(|chunk| ClosedChunk { start: chunk.start, buffer: chunk.buffer.into_shared() })
         } else {
             None
         };
         let end = place.position + HEADER_BYTES;
-        self.batch = Some(OpenBatch {
-            start: place.position,
-            end,
-            record_count: 0,
-            store_time_ms: now_ms,
-        });
+        self.batch = Some(OpenBatch { start: place.position, end, record_count: 0, store_time_ms: now_ms });
         closed
     }
 
@@ -250,10 +219,7 @@ impl LogWriter {
     /// Room for the next record of the open batch, which then counts as appended.
     pub fn append(&mut self, bytes: u64) -> &mut [u8] {
         let batch = self.batch.as_mut().expect("a batch is open");
-        let chunk = self
-            .chunk
-            .as_mut()
-            .expect("an open batch is in the open chunk");
+        let chunk = self.chunk.as_mut().expect("an open batch is in the open chunk");
         let (start, end) = (chunk.at(batch.end), chunk.at(batch.end + bytes));
         batch.end += bytes;
         batch.record_count += 1;
@@ -269,10 +235,7 @@ impl LogWriter {
     /// Ends the open batch; it will be written as it is.
     pub fn seal(&mut self, touched: Vec<Touched>) {
         let batch = self.batch.take().expect("a batch is open");
-        let chunk = self
-            .chunk
-            .as_mut()
-            .expect("an open batch is in the open chunk");
+        let chunk = self.chunk.as_mut().expect("an open batch is in the open chunk");
         assert!(batch.record_count > 0, "empty batches are not sealed");
         let header = BatchHeader {
             shard: self.shard,
@@ -285,29 +248,15 @@ impl LogWriter {
         };
         let (start, end) = (chunk.at(batch.start), chunk.at(batch.end));
         self.previous_checksum = header.seal(chunk.buffer.tail_mut(start..end));
-        chunk
-            .buffer
-            .tail_mut(end..end.next_multiple_of(BLOCK_BYTES))
-            .fill(0);
+        chunk.buffer.tail_mut(end..end.next_multiple_of(BLOCK_BYTES)).fill(0);
         chunk.buffer.freeze(end);
         let data = chunk.buffer.write_bytes(start..end);
         let segment_start = self.geometry.segment_of(batch.start);
         let at = batch.start / BLOCK * BLOCK - segment_start;
         let len = data.len() as u64;
         let sync = self.durability == Durability::Sync;
-        let state = WriteState::Held(CommandKind::Write {
-            segment_start,
-            at,
-            data,
-            sync,
-        });
-        self.writes.push_back(SealedWrite {
-            segment_start,
-            end: batch.end,
-            len,
-            touched,
-            state,
-        });
+        let state = WriteState::Held(CommandKind::Write { segment_start, at, data, sync });
+        self.writes.push_back(SealedWrite { segment_start, end: batch.end, len, touched, state });
         self.sealed_end = batch.end;
         self.batch_number += 1;
     }
@@ -318,55 +267,33 @@ impl LogWriter {
         let Some(batch) = &self.batch else {
             return false;
         };
-        if batch.record_count == 0
-            || self.in_flight
-                < self
-                    .writes
-                    .iter()
-                    .filter(|write| !write.is_completed())
-                    .count()
+        if batch.record_count == 0 || self.in_flight < self.writes.iter().filter(|write| !write.is_completed()).count()
         {
             return false;
         }
         self.in_flight == 0
-            || (self.in_flight < WRITES_IN_FLIGHT_MAX
-                && batch.end - batch.start >= self.eager_write_bytes)
+            || (self.in_flight < WRITES_IN_FLIGHT_MAX && batch.end - batch.start >= self.eager_write_bytes)
     }
 
     /// The next sealed batch the storage may have, if its segment is ready.
-    pub fn next_write(
-        &mut self,
-        id: CommandId,
-        is_ready: impl Fn(u64) -> bool,
-    ) -> Option<CommandKind> {
+    pub fn next_write(&mut self, id: CommandId, is_ready: impl Fn(u64) -> bool) -> Option<CommandKind> {
         if self.in_flight >= WRITES_IN_FLIGHT_MAX {
             return None;
         }
-        let write = self
-            .writes
-            .iter_mut()
-            .find(|write| matches!(write.state, WriteState::Held(_)))?;
+        let write = self.writes.iter_mut().find(|write| matches!(write.state, WriteState::Held(_)))?;
         if !is_ready(write.segment_start) {
             return None;
         }
         let held = std::mem::replace(&mut write.state, WriteState::InFlight(id));
-        let WriteState::Held(kind) = held else {
-            unreachable!("found as held above")
-        };
+        let WriteState::Held(kind) = held else { unreachable!("found as held above") };
         self.in_flight += 1;
         Some(kind)
     }
 
     /// Takes a write's result. `Ok(false)` if the id is not one of ours.
-    pub fn on_written(
-        &mut self,
-        id: CommandId,
-        result: Result<u64, StorageError>,
-    ) -> Result<bool, StorageError> {
-        let Some(write) = self
-            .writes
-            .iter_mut()
-            .find(|write| matches!(write.state, WriteState::InFlight(of) if of == id))
+    pub fn on_written(&mut self, id: CommandId, result: Result<u64, StorageError>) -> Result<bool, StorageError> {
+        let Some(write) =
+            self.writes.iter_mut().find(|write| matches!(write.state, WriteState::InFlight(of) if of == id))
         else {
             return Ok(false);
         };

@@ -80,27 +80,16 @@ impl IndexPages {
 
     /// Stores a full page and returns its number in the file.
     pub fn add(&mut self, rows: &[Row]) -> u32 {
-        assert_eq!(
-            rows.len(),
-            ROWS_PER_PAGE,
-            "only full pages leave their queue"
-        );
+        assert_eq!(rows.len(), ROWS_PER_PAGE, "only full pages leave their queue");
         let mut buffer = self.pool.take(BLOCK_BYTES);
-        for (row, bytes) in rows
-            .iter()
-            .zip(buffer.as_mut_slice().chunks_exact_mut(Row::SIZE_BYTES))
-        {
+        for (row, bytes) in rows.iter().zip(buffer.as_mut_slice().chunks_exact_mut(Row::SIZE_BYTES)) {
             bytes.copy_from_slice(&row.encode());
         }
         let page = self.free.pop().unwrap_or_else(|| {
             self.next_page += 1;
             self.next_page - 1
         });
-        self.cache.insert(
-            page,
-            Page::Unwritten(buffer.into_shared(BLOCK_BYTES)),
-            PAGE_BYTES,
-        );
+        self.cache.insert(page, Page::Unwritten(buffer.into_shared(BLOCK_BYTES)), PAGE_BYTES);
         self.unwritten.push_back(page);
         self.unwritten_bytes += PAGE_BYTES;
         page
@@ -122,12 +111,7 @@ impl IndexPages {
     }
 
     /// The page's rows; `Pending` means that `ticket` hears of it, after `command` was carried out.
-    pub fn read(
-        &mut self,
-        page: u32,
-        ticket: Ticket,
-        command: impl FnOnce(CommandKind),
-    ) -> PageRead {
+    pub fn read(&mut self, page: u32, ticket: Ticket, command: impl FnOnce(CommandKind)) -> PageRead {
         match self.cache.get(page) {
             Some(Page::Unwritten(buffer) | Page::Clean { buffer, .. }) => {
                 return PageRead::Found(buffer.clone());
@@ -145,12 +129,8 @@ impl IndexPages {
             }
             None => {}
         }
-        self.cache
-            .insert(page, Page::Loading(vec![ticket]), PAGE_BYTES);
-        command(CommandKind::ReadIndex {
-            at: u64::from(page) * PAGE_BYTES,
-            into: self.pool.take(BLOCK_BYTES),
-        });
+        self.cache.insert(page, Page::Loading(vec![ticket]), PAGE_BYTES);
+        command(CommandKind::ReadIndex { at: u64::from(page) * PAGE_BYTES, into: self.pool.take(BLOCK_BYTES) });
         PageRead::Pending
     }
 
@@ -160,10 +140,7 @@ impl IndexPages {
         let loaded = match result {
             Ok(buffer) => {
                 self.loads += 1;
-                Page::Clean {
-                    buffer: buffer.into_shared(BLOCK_BYTES),
-                    load: self.loads,
-                }
+                Page::Clean { buffer: buffer.into_shared(BLOCK_BYTES), load: self.loads }
             }
             Err(error) => Page::Failed(error),
         };
@@ -195,10 +172,7 @@ impl IndexPages {
             }
         }
         self.writes_in_flight += 1;
-        Some(CommandKind::WriteIndex {
-            at: u64::from(first) * PAGE_BYTES,
-            pages,
-        })
+        Some(CommandKind::WriteIndex { at: u64::from(first) * PAGE_BYTES, pages })
     }
 
     /// Takes the success of a write of `count` pages from `at`.
@@ -209,10 +183,7 @@ impl IndexPages {
             if let Some(slot) = self.cache.get(page)
                 && let Page::Unwritten(buffer) = slot
             {
-                *slot = Page::Clean {
-                    buffer: buffer.clone(),
-                    load: 0,
-                };
+                *slot = Page::Clean { buffer: buffer.clone(), load: 0 };
                 self.unwritten_bytes -= PAGE_BYTES;
             }
         }

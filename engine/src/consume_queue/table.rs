@@ -59,10 +59,7 @@ pub(crate) enum RowPlace {
 
 impl Queue {
     pub fn bounds(&self) -> Bounds {
-        Bounds {
-            min: self.min,
-            max: self.visible,
-        }
+        Bounds { min: self.min, max: self.visible }
     }
 
     /// Place of the row for `offset`, which must be between `base` and `next`.
@@ -70,10 +67,7 @@ impl Queue {
         let row = (offset - self.base) as usize;
         let entry = row / ROWS_PER_PAGE;
         if entry < self.pages.len() {
-            RowPlace::Page {
-                entry,
-                slot: row % ROWS_PER_PAGE,
-            }
+            RowPlace::Page { entry, slot: row % ROWS_PER_PAGE }
         } else {
             RowPlace::Open(row - self.pages.len() * ROWS_PER_PAGE)
         }
@@ -141,31 +135,21 @@ impl QueueTable {
             ids.resize(queue_id as usize + 1, NONE);
         }
         ids[queue_id as usize] = index;
-        Some(QueueRef {
-            index,
-            generation: self.generation,
-        })
+        Some(QueueRef { index, generation: self.generation })
     }
 
     pub fn get(&self, queue: QueueRef) -> Option<&Queue> {
-        self.slab
-            .get(queue.index as usize)?
-            .as_ref()
-            .filter(|found| found.generation == queue.generation)
+        self.slab.get(queue.index as usize)?.as_ref().filter(|found| found.generation == queue.generation)
     }
 
     pub fn get_mut(&mut self, queue: QueueRef) -> Option<&mut Queue> {
-        self.slab
-            .get_mut(queue.index as usize)?
-            .as_mut()
-            .filter(|found| found.generation == queue.generation)
+        self.slab.get_mut(queue.index as usize)?.as_mut().filter(|found| found.generation == queue.generation)
     }
 
     /// Every queue of the topic, by ascending queue id.
     pub fn of_topic(&self, topic: &str) -> impl Iterator<Item = &Queue> {
         let ids = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
-        ids.iter()
-            .filter_map(|index| self.slab.get(*index as usize)?.as_ref())
+        ids.iter().filter_map(|index| self.slab.get(*index as usize)?.as_ref())
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Queue> {

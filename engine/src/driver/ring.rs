@@ -6,8 +6,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,7 +114,8 @@ impl RingDriver {
             }
             Operation::WriteIndex { id, len, vectors, _pages } => {
                 drop(vectors);
-                let whole = outcome.and_then(|bytes| if bytes as usize == len { Ok(()) } else { Err(StorageError::IO) });
+                let whole =
+                    outcome.and_then(|bytes| if bytes as usize == len { Ok(()) } else { Err(StorageError::IO) });
                 shard.complete(id, whole.map(|()| StorageDone::IndexWritten));
             }
             Operation::ReadIndex { id, into } => {

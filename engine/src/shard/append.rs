@@ -30,17 +30,10 @@ pub struct Placed {
 pub enum AppendError {
     /// For the client: what it sent cannot be stored in one piece.
     #[error("{size_bytes} bytes are more than the {size_bytes_max} one append can have")]
-    RecordTooLarge {
-        size_bytes: u64,
-        size_bytes_max: u64,
-    },
+    RecordTooLarge { size_bytes: u64, size_bytes_max: u64 },
     /// For the client: a field does not fit its length in the record.
     #[error("{field} of {len_bytes} bytes is longer than {len_bytes_max}")]
-    FieldTooLong {
-        field: &'static str,
-        len_bytes: usize,
-        len_bytes_max: usize,
-    },
+    FieldTooLong { field: &'static str, len_bytes: usize, len_bytes_max: usize },
     /// For the client: a queue id no topic can have.
     #[error("queue id {queue_id} is not below {queue_count_max}")]
     QueueOutOfRange { queue_id: u32, queue_count_max: u32 },
@@ -60,20 +53,13 @@ impl Shard {
     /// Appends one message. It gets its place at once and is readable once durable.
     /// Cost: no allocation, one copy of the body, one hash of the topic.
     pub fn append(&mut self, draft: &MessageDraft<'_>, now_ms: i64) -> Result<Placed, AppendError> {
-        let item = BatchItem {
-            flag: draft.flag,
-            body: draft.body,
-            properties: draft.properties,
-            tags_code: draft.tags_code,
-        };
+        let item =
+            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
         check_draft(draft)?;
         check_item(&item)?;
         let bytes = record::record_bytes(draft, item.body, item.properties);
         self.make_room(bytes, now_ms)?;
-        let queue = self
-            .queues
-            .find_or_create(draft.topic, draft.queue_id, 0)
-            .ok_or_else(|| out_of_range(draft))?;
+        let queue = self.queues.find_or_create(draft.topic, draft.queue_id, 0).ok_or_else(|| out_of_range(draft))?;
         Ok(self.place(queue, draft, &item, bytes, now_ms))
     }
 
@@ -96,10 +82,7 @@ impl Shard {
             return Ok(());
         }
         self.make_room(total, now_ms)?;
-        let queue = self
-            .queues
-            .find_or_create(draft.topic, draft.queue_id, 0)
-            .ok_or_else(|| out_of_range(draft))?;
+        let queue = self.queues.find_or_create(draft.topic, draft.queue_id, 0).ok_or_else(|| out_of_range(draft))?;
         out.reserve(items.len());
         for item in items {
             let bytes = record::record_bytes(draft, item.body, item.properties);
@@ -119,17 +102,10 @@ impl Shard {
     ) -> Placed {
         let position = self.log.record_position();
         let physical_offset = PhysicalOffset::new(self.config.shard, position);
-        let queue = self
-            .queues
-            .get_mut(queue_ref)
-            .expect("the queue was just found");
+        let queue = self.queues.get_mut(queue_ref).expect("the queue was just found");
         let is_indexed = is_indexed(draft.sys_flag);
         let queue_offset = if is_indexed { queue.next } else { 0 };
-        let placement = Placement {
-            queue_offset,
-            physical_offset,
-            store_timestamp_ms: now_ms,
-        };
+        let placement = Placement { queue_offset, physical_offset, store_timestamp_ms: now_ms };
         record::encode(self.log.append(bytes), draft, item, &placement);
         if is_indexed {
             let row = Row {
@@ -146,11 +122,7 @@ impl Shard {
         }
         self.counters.messages_appended += 1;
         self.counters.message_bytes_appended += bytes;
-        Placed {
-            physical_offset,
-            queue_offset,
-            end: LogPosition::new(position.bytes() + bytes),
-        }
+        Placed { physical_offset, queue_offset, end: LogPosition::new(position.bytes() + bytes) }
     }
 
     /// Records how far a group has consumed a queue. An unchanged value writes nothing and returns where the record
@@ -167,12 +139,7 @@ impl Shard {
         {
             return Ok(end);
         }
-        let end = self.append_internal(&InternalRecord::Offset {
-            group,
-            topic,
-            queue_id,
-            offset,
-        })?;
+        let end = self.append_internal(&InternalRecord::Offset { group, topic, queue_id, offset })?;
         self.offsets.set(group, topic, queue_id, offset, end);
         Ok(end)
     }
@@ -203,20 +170,14 @@ impl Shard {
                 self.pages.free(entry.page);
             }
             if queue.is_watched {
-                self.arrivals
-                    .push_back((Arc::clone(&queue.topic), queue.queue_id));
+                self.arrivals.push_back((Arc::clone(&queue.topic), queue.queue_id));
             }
         }
         self.offsets.remove_topic(topic);
     }
 
     /// Keeps (or with `None` drops) an opaque value. The last one per kind and key wins.
-    pub fn put_setting(
-        &mut self,
-        kind: u8,
-        key: &str,
-        value: Option<&[u8]>,
-    ) -> Result<LogPosition, AppendError> {
+    pub fn put_setting(&mut self, kind: u8, key: &str, value: Option<&[u8]>) -> Result<LogPosition, AppendError> {
         match value {
             Some(value) => {
                 let end = self.append_internal(&InternalRecord::Setting { kind, key, value })?;
@@ -262,10 +223,7 @@ impl Shard {
         // 64 bytes are the batch's own header.
         let size_bytes_max = BATCH_BYTES_MAX.min(geometry.segment_bytes) - 64;
         if bytes > size_bytes_max {
-            return Err(AppendError::RecordTooLarge {
-                size_bytes: bytes,
-                size_bytes_max,
-            });
+            return Err(AppendError::RecordTooLarge { size_bytes: bytes, size_bytes_max });
         }
         let segment = geometry.segment_of(self.log.next_place(bytes).position);
         if let Some(reason) = self.segments.failure(segment) {
@@ -275,14 +233,8 @@ impl Shard {
             self.seal_batch();
         }
         let place = self.log.next_place(bytes);
-        assert_eq!(
-            segment,
-            geometry.segment_of(place.position),
-            "sealing does not move the next place"
-        );
-        let buffer = place
-            .is_new_chunk
-            .then(|| self.pool.take(place.chunk_bytes as usize));
+        assert_eq!(segment, geometry.segment_of(place.position), "sealing does not move the next place");
+        let buffer = place.is_new_chunk.then(|| self.pool.take(place.chunk_bytes as usize));
         if let Some(closed) = self.log.open_batch(place, buffer, now_ms) {
             self.reader.keep(closed);
         }
@@ -297,11 +249,7 @@ impl Shard {
         let mut touched = self.log.take_touched();
         for queue_ref in self.touched.drain(..) {
             if let Some(queue) = self.queues.get(queue_ref) {
-                touched.push(Touched {
-                    queue: queue_ref,
-                    max: queue.next,
-                    store_time_ms: queue.last_store_time_ms,
-                });
+                touched.push(Touched { queue: queue_ref, max: queue.next, store_time_ms: queue.last_store_time_ms });
             }
         }
         self.log.seal(touched);
@@ -315,45 +263,27 @@ pub(super) fn push_row(queue: &mut Queue, row: Row, pages: &mut IndexPages) {
     queue.last_store_time_ms = row.store_time_ms;
     if queue.open.len() == ROWS_PER_PAGE {
         let first_store_time_ms = queue.open[0].store_time_ms;
-        queue.pages.push(PageEntry {
-            page: pages.add(&queue.open),
-            first_store_time_ms,
-        });
+        queue.pages.push(PageEntry { page: pages.add(&queue.open), first_store_time_ms });
         queue.open.clear();
     }
 }
 
 fn out_of_range(draft: &MessageDraft<'_>) -> AppendError {
-    AppendError::QueueOutOfRange {
-        queue_id: draft.queue_id,
-        queue_count_max: QUEUE_COUNT_MAX,
-    }
+    AppendError::QueueOutOfRange { queue_id: draft.queue_id, queue_count_max: QUEUE_COUNT_MAX }
 }
 
 fn check_draft(draft: &MessageDraft<'_>) -> Result<(), AppendError> {
     check_length("topic", draft.topic.len(), TOPIC_BYTES_MAX)?;
-    if draft.queue_id >= QUEUE_COUNT_MAX {
-        Err(out_of_range(draft))
-    } else {
-        Ok(())
-    }
+    if draft.queue_id >= QUEUE_COUNT_MAX { Err(out_of_range(draft)) } else { Ok(()) }
 }
 
 fn check_item(item: &BatchItem<'_>) -> Result<(), AppendError> {
     check_length("properties", item.properties.len(), PROPERTIES_BYTES_MAX)
 }
 
-fn check_length(
-    field: &'static str,
-    len_bytes: usize,
-    len_bytes_max: usize,
-) -> Result<(), AppendError> {
+fn check_length(field: &'static str, len_bytes: usize, len_bytes_max: usize) -> Result<(), AppendError> {
     if len_bytes > len_bytes_max {
-        return Err(AppendError::FieldTooLong {
-            field,
-            len_bytes,
-            len_bytes_max,
-        });
+        return Err(AppendError::FieldTooLong { field, len_bytes, len_bytes_max });
     }
     Ok(())
 }

@@ -152,18 +152,10 @@ impl Shard {
     /// Messages of a queue from an offset on, as RocketMQ's pull answers them.
     pub fn fetch(&mut self, request: &FetchRequest<'_>, ticket: Ticket) -> Fetch {
         let Some(queue_ref) = self.queues.find(request.topic, request.queue_id) else {
-            return Fetch::Nothing {
-                why: Nothing::NoQueue,
-                next: 0,
-                bounds: Bounds::default(),
-            };
+            return Fetch::Nothing { why: Nothing::NoQueue, next: 0, bounds: Bounds::default() };
         };
         let Some(queue) = self.queues.get(queue_ref) else {
-            return Fetch::Nothing {
-                why: Nothing::NoQueue,
-                next: 0,
-                bounds: Bounds::default(),
-            };
+            return Fetch::Nothing { why: Nothing::NoQueue, next: 0, bounds: Bounds::default() };
         };
         let bounds = queue.bounds();
         let nothing = |why, next| Fetch::Nothing { why, next, bounds };
@@ -175,10 +167,7 @@ impl Shard {
             _ => {}
         }
         let count_max = request.count_max.max(1);
-        let examined_end = request
-            .offset
-            .saturating_add(i64::from(EXAMINED_ROWS_MIN.max(count_max)))
-            .min(bounds.max);
+        let examined_end = request.offset.saturating_add(i64::from(EXAMINED_ROWS_MIN.max(count_max))).min(bounds.max);
         let mut next = request.offset;
         let mut gathered = Gathered::default();
         let mut is_removed = false;
@@ -201,19 +190,14 @@ impl Shard {
                 next += 1;
                 continue;
             }
-            if gathered.count > 0
-                && gathered.bytes.saturating_add(row.size_bytes) > request.bytes_max
-            {
+            if gathered.count > 0 && gathered.bytes.saturating_add(row.size_bytes) > request.bytes_max {
                 break;
             }
             if row.position < self.log_start {
                 (is_removed, next) = (true, next + 1);
                 continue;
             }
-            match self
-                .reader
-                .record(row.position, row.size_bytes, &self.log, ticket)
-            {
+            match self.reader.record(row.position, row.size_bytes, &self.log, ticket) {
                 Located::Found(slice) => gathered.add(slice),
                 Located::Damaged => is_removed = true,
                 Located::Pending => unavailable = Some(Unavailable::Pending),
@@ -226,18 +210,8 @@ impl Shard {
         }
         self.issue_reads();
         if gathered.count > 0 {
-            let Gathered {
-                slices,
-                count,
-                bytes,
-            } = gathered;
-            return Fetch::Found {
-                slices,
-                count,
-                bytes,
-                next,
-                bounds,
-            };
+            let Gathered { slices, count, bytes } = gathered;
+            return Fetch::Found { slices, count, bytes, next, bounds };
         }
         match unavailable {
             Some(Unavailable::Pending) => Fetch::Pending,
@@ -267,25 +241,15 @@ impl Shard {
         }
     }
 
-    fn find_record(
-        &mut self,
-        at: PhysicalOffset,
-        ticket: Ticket,
-    ) -> Result<Option<Slice>, Unavailable> {
+    fn find_record(&mut self, at: PhysicalOffset, ticket: Ticket) -> Result<Option<Slice>, Unavailable> {
         let position = at.position().bytes();
         let durable = self.log.durable().bytes();
         let readable_end = self.config.geometry.segment_end(position).min(durable);
-        let is_inside =
-            |len: u32| position >= self.log_start && position + u64::from(len) <= readable_end;
+        let is_inside = |len: u32| position >= self.log_start && position + u64::from(len) <= readable_end;
         if at.shard() != self.config.shard || !is_inside(record::HEAD_BYTES) {
             return Ok(None);
         }
-        let Some(head) =
-            available(
-                self.reader
-                    .bytes(position, record::HEAD_BYTES, &self.log, ticket),
-            )?
-        else {
+        let Some(head) = available(self.reader.bytes(position, record::HEAD_BYTES, &self.log, ticket))? else {
             return Ok(None);
         };
         // Before the size is believed, which may cost a large read.
@@ -326,11 +290,7 @@ impl Shard {
         boundary: Boundary,
         ticket: Ticket,
     ) -> Searched {
-        let Some(queue) = self
-            .queues
-            .find(topic, queue_id)
-            .and_then(|queue| self.queues.get(queue))
-        else {
+        let Some(queue) = self.queues.find(topic, queue_id).and_then(|queue| self.queues.get(queue)) else {
             return Searched::Done(0);
         };
         let Bounds { min, max } = queue.bounds();
@@ -338,29 +298,16 @@ impl Shard {
             Boundary::Lower => store_time_ms < timestamp_ms,
             Boundary::Upper => store_time_ms <= timestamp_ms,
         };
-        let rows_before = if queue
-            .open
-            .first()
-            .is_some_and(|row| is_before(row.store_time_ms))
-        {
-            queue.pages.len() * ROWS_PER_PAGE
-                + queue
-                    .open
-                    .partition_point(|row| is_before(row.store_time_ms))
+        let rows_before = if queue.open.first().is_some_and(|row| is_before(row.store_time_ms)) {
+            queue.pages.len() * ROWS_PER_PAGE + queue.open.partition_point(|row| is_before(row.store_time_ms))
         } else {
             // The boundary is in the last page that begins before it.
-            match queue
-                .pages
-                .partition_point(|entry| is_before(entry.first_store_time_ms))
-                .checked_sub(1)
-            {
+            match queue.pages.partition_point(|entry| is_before(entry.first_store_time_ms)).checked_sub(1) {
                 None => 0,
                 Some(entry) => {
                     let number = queue.pages[entry].page;
                     match read_page(&mut self.pages, &mut self.commands, number, ticket) {
-                        Ok(page) => {
-                            entry * ROWS_PER_PAGE + rows_before_in(page.as_slice(), is_before)
-                        }
+                        Ok(page) => entry * ROWS_PER_PAGE + rows_before_in(page.as_slice(), is_before),
                         Err(Unavailable::Pending) => return Searched::Pending,
                         Err(Unavailable::Failed(error)) => return Searched::Failed(error),
                     }
@@ -376,26 +323,15 @@ impl Shard {
     }
 
     /// When the message at an offset was stored.
-    pub fn store_time(
-        &mut self,
-        topic: &str,
-        queue_id: u32,
-        offset: i64,
-        ticket: Ticket,
-    ) -> StoreTime {
-        let Some(queue) = self
-            .queues
-            .find(topic, queue_id)
-            .and_then(|queue| self.queues.get(queue))
-        else {
+    pub fn store_time(&mut self, topic: &str, queue_id: u32, offset: i64, ticket: Ticket) -> StoreTime {
+        let Some(queue) = self.queues.find(topic, queue_id).and_then(|queue| self.queues.get(queue)) else {
             return StoreTime::NotFound;
         };
         if offset < queue.min || queue.visible <= offset {
             return StoreTime::NotFound;
         }
-        let row = row_at(queue, offset, &mut None, |entry| {
-            read_page(&mut self.pages, &mut self.commands, entry, ticket)
-        });
+        let row =
+            row_at(queue, offset, &mut None, |entry| read_page(&mut self.pages, &mut self.commands, entry, ticket));
         match row {
             Ok(row) => StoreTime::Known(row.store_time_ms),
             Err(Unavailable::Pending) => StoreTime::Pending,

@@ -58,27 +58,14 @@ pub enum RecoverError {
     Io(#[from] io::Error),
     #[error("segment and chunk size do not fit each other: {0:?}")]
     BadGeometry(Geometry),
-    #[error(
-        "the log's last batch has epoch {found}, the manifest says {ours}: was an old manifest restored?"
-    )]
+    #[error("the log's last batch has epoch {found}, the manifest says {ours}: was an old manifest restored?")]
     EpochFromTheFuture { found: u64, ours: u64 },
     #[error("log segment {missing:020} is missing between its neighbours")]
     MissingSegment { missing: u64 },
-    #[error(
-        "the batch at position {position} is intact but holds a record we cannot read: {reason}"
-    )]
-    UnreadableRecord {
-        position: u64,
-        reason: InternalRecordError,
-    },
-    #[error(
-        "the message at position {position} has queue offset {found}, its queue is at {expected}"
-    )]
-    OffsetMismatch {
-        position: u64,
-        found: i64,
-        expected: i64,
-    },
+    #[error("the batch at position {position} is intact but holds a record we cannot read: {reason}")]
+    UnreadableRecord { position: u64, reason: InternalRecordError },
+    #[error("the message at position {position} has queue offset {found}, its queue is at {expected}")]
+    OffsetMismatch { position: u64, found: i64, expected: i64 },
 }
 
 /// Pages of the index written at once while the log is scanned.
@@ -89,10 +76,7 @@ const SCAN_BYTES: u64 = 4 << 20;
 impl Shard {
     /// Opens a shard: folds its log into the state it had, up to the first byte that cannot be believed. An empty
     /// source gives an empty shard.
-    pub fn recover(
-        config: ShardConfig,
-        source: &mut dyn LogSource,
-    ) -> Result<(Self, Recovered), RecoverError> {
+    pub fn recover(config: ShardConfig, source: &mut dyn LogSource) -> Result<(Self, Recovered), RecoverError> {
         if !config.geometry.is_valid() {
             return Err(RecoverError::BadGeometry(config.geometry));
         }
@@ -109,21 +93,13 @@ impl Shard {
             messages: 0,
             records: 0,
         };
-        let mut end = LogEnd {
-            position: log_start,
-            checksum: 0,
-            epoch: 0,
-            chunk: None,
-        };
+        let mut end = LogEnd { position: log_start, checksum: 0, epoch: 0, chunk: None };
         let mut batches = 0;
         let stopped_because = loop {
             match scan.next_batch(&end)? {
                 Ok((header, records, checksum)) => {
                     if header.epoch > config.epoch {
-                        return Err(RecoverError::EpochFromTheFuture {
-                            found: header.epoch,
-                            ours: config.epoch,
-                        });
+                        return Err(RecoverError::EpochFromTheFuture { found: header.epoch, ours: config.epoch });
                     }
                     let position = header.position.bytes();
                     fold.batch(records, position + BatchHeader::SIZE_BYTES as u64)?;
@@ -148,10 +124,7 @@ impl Shard {
             messages: fold.messages,
             stopped_because,
         };
-        Ok((
-            fold.into_shard(config, end, log_start, &segments),
-            recovered,
-        ))
+        Ok((fold.into_shard(config, end, log_start, &segments), recovered))
     }
 }
 
@@ -167,14 +140,7 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn new(source: &'a mut dyn LogSource, config: &ShardConfig, segments: &'a [u64]) -> Self {
-        Self {
-            source,
-            shard: config.shard,
-            geometry: config.geometry,
-            segments,
-            buffer: Vec::new(),
-            buffer_start: 0,
-        }
+        Self { source, shard: config.shard, geometry: config.geometry, segments, buffer: Vec::new(), buffer_start: 0 }
     }
 
     /// At least `len` bytes from `position` on, fewer only at the segment's end.
@@ -189,9 +155,7 @@ impl<'a> Scan<'a> {
             if self.segments.binary_search(&segment_start).is_ok() {
                 let want = len.max(SCAN_BYTES).min(segment_end - position);
                 self.buffer.resize(want as usize, 0);
-                let got =
-                    self.source
-                        .read(segment_start, position - segment_start, &mut self.buffer)?;
+                let got = self.source.read(segment_start, position - segment_start, &mut self.buffer)?;
                 self.buffer.truncate(got);
             }
         }
@@ -200,17 +164,10 @@ impl<'a> Scan<'a> {
     }
 
     /// The batch that was written behind `end`, or why there is none.
-    fn next_batch(
-        &mut self,
-        end: &LogEnd,
-    ) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
+    fn next_batch(&mut self, end: &LogEnd) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
         let shard = self.shard;
         let e = end.position;
-        let segment_end = if e.is_multiple_of(self.geometry.segment_bytes) {
-            e
-        } else {
-            self.geometry.segment_end(e)
-        };
+        let segment_end = if e.is_multiple_of(self.geometry.segment_bytes) { e } else { self.geometry.segment_end(e) };
         // Where the writer can have put it: right behind, at the next block, in a new chunk, in a new segment.
         let mut candidates = [
             e.next_multiple_of(BATCH_ALIGN_BYTES),
@@ -228,11 +185,7 @@ impl<'a> Scan<'a> {
             match self.check(position, end)? {
                 Ok(total) => {
                     let bytes = self.bytes(position, u64::from(total))?;
-                    return Ok(BatchHeader::decode(
-                        bytes,
-                        shard,
-                        LogPosition::new(position),
-                    ));
+                    return Ok(BatchHeader::decode(bytes, shard, LogPosition::new(position)));
                 }
                 Err(reason) => first_reason = first_reason.or(Some(reason)),
             }
@@ -250,10 +203,7 @@ impl<'a> Scan<'a> {
         };
         if u64::from(total) > self.geometry.segment_end(position) - position {
             let available_bytes = self.geometry.segment_end(position) - position;
-            return Ok(Err(BatchError::Truncated {
-                total_bytes: total,
-                available_bytes,
-            }));
+            return Ok(Err(BatchError::Truncated { total_bytes: total, available_bytes }));
         }
         let bytes = self.bytes(position, u64::from(total))?;
         let (header, _, _) = match BatchHeader::decode(bytes, shard, LogPosition::new(position)) {
@@ -263,9 +213,7 @@ impl<'a> Scan<'a> {
         // Before the first batch of a log whose beginning was retired, any predecessor will do.
         let is_successor = header.previous_checksum == end.checksum || (is_first && position > 0);
         if !is_successor || header.epoch < end.epoch {
-            return Ok(Err(BatchError::Stale {
-                epoch: header.epoch,
-            }));
+            return Ok(Err(BatchError::Stale { epoch: header.epoch }));
         }
         Ok(Ok(total))
     }
@@ -281,22 +229,10 @@ impl<'a> Scan<'a> {
             return Ok(());
         }
         let shard = self.shard;
-        for start in self
-            .segments
-            .iter()
-            .copied()
-            .skip_while(|start| *start < missing)
-        {
+        for start in self.segments.iter().copied().skip_while(|start| *start < missing) {
             let head = self.bytes(start, BatchHeader::SIZE_BYTES as u64)?;
-            if BatchHeader::peek(head)
-                .is_ok_and(|header| header.shard == shard && header.position.bytes() == start)
-            {
-                tracing::error!(
-                    missing,
-                    start,
-                    last,
-                    "a log segment is missing before one that holds messages"
-                );
+            if BatchHeader::peek(head).is_ok_and(|header| header.shard == shard && header.position.bytes() == start) {
+                tracing::error!(missing, start, last, "a log segment is missing before one that holds messages");
                 return Err(RecoverError::MissingSegment { missing });
             }
         }
@@ -312,11 +248,7 @@ impl<'a> Scan<'a> {
         let mut buffer = UniqueBuffer::new(self.geometry.chunk_bytes as usize);
         let len = (end - start) as usize;
         let segment_start = self.geometry.segment_of(start);
-        let got = self.source.read(
-            segment_start,
-            start - segment_start,
-            &mut buffer.as_mut_slice()[..len],
-        )?;
+        let got = self.source.read(segment_start, start - segment_start, &mut buffer.as_mut_slice()[..len])?;
         if got < len {
             return Err(RecoverError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -339,19 +271,16 @@ impl Fold {
     fn batch(&mut self, mut records: &[u8], mut position: u64) -> Result<(), RecoverError> {
         let unreadable = |position, reason| RecoverError::UnreadableRecord { position, reason };
         while !records.is_empty() {
-            let (size, magic) =
-                record::peek(records).map_err(|reason| unreadable(position, reason.into()))?;
+            let (size, magic) = record::peek(records).map_err(|reason| unreadable(position, reason.into()))?;
             let Some((bytes, rest)) = records.split_at_checked(size as usize) else {
                 return Err(unreadable(position, RecordError::Truncated.into()));
             };
             if magic == internal::MAGIC {
                 let end = LogPosition::new(position + u64::from(size));
-                let record =
-                    InternalRecord::decode(bytes).map_err(|reason| unreadable(position, reason))?;
+                let record = InternalRecord::decode(bytes).map_err(|reason| unreadable(position, reason))?;
                 self.internal(&record, end);
             } else {
-                let record =
-                    Record::decode(bytes).map_err(|reason| unreadable(position, reason.into()))?;
+                let record = Record::decode(bytes).map_err(|reason| unreadable(position, reason.into()))?;
                 self.message(&record, position)?;
             }
             self.records += 1;
@@ -362,13 +291,9 @@ impl Fold {
     }
 
     fn message(&mut self, record: &Record<'_>, position: u64) -> Result<(), RecoverError> {
-        let malformed = |field| RecoverError::UnreadableRecord {
-            position,
-            reason: RecordError::Malformed { field }.into(),
-        };
-        if record.physical_offset
-            != PhysicalOffset::new(self.shard, LogPosition::new(position)).to_wire()
-        {
+        let malformed =
+            |field| RecoverError::UnreadableRecord { position, reason: RecordError::Malformed { field }.into() };
+        if record.physical_offset != PhysicalOffset::new(self.shard, LogPosition::new(position)).to_wire() {
             return Err(malformed("physicalOffset"));
         }
         self.messages += 1;
@@ -377,18 +302,10 @@ impl Fold {
         }
         // A queue whose beginning was retired starts where its first message says.
         let base = record.queue_offset.max(0);
-        let queue = self
-            .queues
-            .find_or_create(record.topic, record.queue_id, base);
-        let queue = queue
-            .and_then(|queue| self.queues.get_mut(queue))
-            .ok_or_else(|| malformed("queueId"))?;
+        let queue = self.queues.find_or_create(record.topic, record.queue_id, base);
+        let queue = queue.and_then(|queue| self.queues.get_mut(queue)).ok_or_else(|| malformed("queueId"))?;
         if record.queue_offset != queue.next {
-            return Err(RecoverError::OffsetMismatch {
-                position,
-                found: record.queue_offset,
-                expected: queue.next,
-            });
+            return Err(RecoverError::OffsetMismatch { position, found: record.queue_offset, expected: queue.next });
         }
         let row = Row {
             position,
@@ -404,12 +321,7 @@ impl Fold {
 
     fn internal(&mut self, record: &InternalRecord<'_>, end: LogPosition) {
         match *record {
-            InternalRecord::Offset {
-                group,
-                topic,
-                queue_id,
-                offset,
-            } => {
+            InternalRecord::Offset { group, topic, queue_id, offset } => {
                 self.offsets.set(group, topic, queue_id, offset, end);
             }
             InternalRecord::GroupOffsetsRemoved { group } => self.offsets.remove_group(group),
@@ -441,21 +353,10 @@ impl Fold {
         Ok(())
     }
 
-    fn into_shard(
-        self,
-        config: ShardConfig,
-        end: LogEnd,
-        log_start: u64,
-        segments: &[u64],
-    ) -> Shard {
+    fn into_shard(self, config: ShardConfig, end: LogEnd, log_start: u64, segments: &[u64]) -> Shard {
         let geometry = config.geometry;
         let first_needed = geometry.segment_of(end.position);
-        let mut writable = Segments::with_ready(
-            segments
-                .iter()
-                .copied()
-                .filter(|start| *start >= first_needed),
-        );
+        let mut writable = Segments::with_ready(segments.iter().copied().filter(|start| *start >= first_needed));
         writable.want(first_needed);
         Shard {
             now_ms: 0,

@@ -28,12 +28,7 @@ pub struct ShardFiles {
 
 impl ShardFiles {
     pub(super) fn new(dir: PathBuf, geometry: Geometry) -> Self {
-        Self {
-            dir,
-            geometry,
-            open: BTreeMap::new(),
-            index: None,
-        }
+        Self { dir, geometry, open: BTreeMap::new(), index: None }
     }
 
     pub fn index_path(&self) -> PathBuf {
@@ -64,12 +59,7 @@ impl ShardFiles {
     pub fn create_segment(&self, segment_start: u64, direct_io: DirectIo) -> io::Result<File> {
         let file = open_for_writing(&self.segment_path(segment_start), direct_io, true)?;
         lock_segment(&file)?;
-        match fallocate(
-            &file,
-            FallocateFlags::empty(),
-            0,
-            self.geometry.segment_bytes,
-        ) {
+        match fallocate(&file, FallocateFlags::empty(), 0, self.geometry.segment_bytes) {
             Ok(()) => {}
             // Not every file system can allocate ahead; the length is what we rely on.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(self.geometry.segment_bytes)?,
@@ -92,20 +82,13 @@ impl ShardFiles {
             let _ = fadvise(&file, 0, None, Advice::Sequential);
             self.open.insert(segment_start, file);
         }
-        self.open
-            .get(&segment_start)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.open.get(&segment_start).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 fn open_for_writing(path: &Path, direct_io: DirectIo, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .mode(0o640);
+    options.read(true).write(true).create(create).truncate(false).mode(0o640);
     if direct_io == DirectIo::Direct {
         options.custom_flags(OFlags::DIRECT.bits() as i32);
     }
@@ -131,9 +114,10 @@ impl LogSource for ShardFiles {
         for entry in fs::read_dir(self.log_path())? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
-            let start = name.parse::<u64>().ok().filter(|start| {
-                name.len() == 20 && start.is_multiple_of(self.geometry.segment_bytes)
-            });
+            let start = name
+                .parse::<u64>()
+                .ok()
+                .filter(|start| name.len() == 20 && start.is_multiple_of(self.geometry.segment_bytes));
             match start {
                 Some(start) => starts.push(start),
                 None => {

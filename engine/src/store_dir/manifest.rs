@@ -39,9 +39,7 @@ pub enum ManifestError {
         "format version {found} is not one this program reads (it reads {STORE_FORMAT_VERSION}); use the version that wrote the store"
     )]
     UnknownFormat { found: String },
-    #[error(
-        "field {field} is missing or not a number in its range; restore the file from a backup"
-    )]
+    #[error("field {field} is missing or not a number in its range; restore the file from a backup")]
     BadField { field: &'static str },
     #[error("line {line:?} is unknown; was the store written by a later version?")]
     UnknownLine { line: String },
@@ -67,26 +65,17 @@ impl Manifest {
             return Err(ManifestError::NotAManifest);
         }
         // The version comes first: of a later one we cannot even say where its checksum is.
-        let format = lines
-            .next()
-            .and_then(|line| line.strip_prefix("format = "))
-            .ok_or(ManifestError::NotAManifest)?;
+        let format = lines.next().and_then(|line| line.strip_prefix("format = ")).ok_or(ManifestError::NotAManifest)?;
         if format.parse() != Ok(STORE_FORMAT_VERSION) {
-            return Err(ManifestError::UnknownFormat {
-                found: format.to_owned(),
-            });
+            return Err(ManifestError::UnknownFormat { found: format.to_owned() });
         }
-        let (body, checksum) = text
-            .rsplit_once("checksum = ")
-            .ok_or(ManifestError::Checksum)?;
+        let (body, checksum) = text.rsplit_once("checksum = ").ok_or(ManifestError::Checksum)?;
         if u32::from_str_radix(checksum.trim_end(), 16) != Ok(crc32fast::hash(body.as_bytes())) {
             return Err(ManifestError::Checksum);
         }
         let (mut shards, mut segment_bytes, mut chunk_bytes, mut epoch) = (None, None, None, None);
         for line in lines {
-            let unknown = || ManifestError::UnknownLine {
-                line: line.to_owned(),
-            };
+            let unknown = || ManifestError::UnknownLine { line: line.to_owned() };
             let (key, value) = line.split_once(" = ").ok_or_else(unknown)?;
             let field: &mut Option<u64> = match key {
                 "shards" => &mut shards,
@@ -108,15 +97,9 @@ impl Manifest {
             chunk_bytes: need(chunk_bytes, "chunk_bytes")?,
         };
         if !geometry.is_valid() {
-            return Err(ManifestError::BadField {
-                field: "segment_bytes",
-            });
+            return Err(ManifestError::BadField { field: "segment_bytes" });
         }
-        Ok(Self {
-            shard_count,
-            geometry,
-            epoch: need(epoch, "epoch")?,
-        })
+        Ok(Self { shard_count, geometry, epoch: need(epoch, "epoch")? })
     }
 }
 
@@ -126,48 +109,28 @@ mod tests {
 
     use super::*;
 
-    const SAMPLE: fn() -> Manifest = || Manifest {
-        shard_count: 4,
-        geometry: Geometry::default(),
-        epoch: 12,
-    };
+    const SAMPLE: fn() -> Manifest = || Manifest { shard_count: 4, geometry: Geometry::default(), epoch: 12 };
 
     #[test]
     fn a_manifest_is_read_back() {
         let bytes = SAMPLE().encode();
         assert_eq!(Manifest::decode(&bytes), Ok(SAMPLE()));
-        assert!(
-            bytes
-                .starts_with(b"ringmq store\nformat = 1\nshards = 4\nsegment_bytes = 1073741824\n")
-        );
+        assert!(bytes.starts_with(b"ringmq store\nformat = 1\nshards = 4\nsegment_bytes = 1073741824\n"));
     }
 
     #[test]
     fn an_unknown_version_is_refused_whatever_follows() {
         let refused = Manifest::decode(b"ringmq store\nformat = 2\nanything");
-        assert_eq!(
-            refused,
-            Err(ManifestError::UnknownFormat {
-                found: "2".to_owned()
-            })
-        );
+        assert_eq!(refused, Err(ManifestError::UnknownFormat { found: "2".to_owned() }));
         assert_eq!(Manifest::decode(b""), Err(ManifestError::NotAManifest));
     }
 
     #[test]
     fn a_missing_field_is_named() {
-        let text = String::from_utf8(SAMPLE().encode())
-            .unwrap()
-            .replace("shards = 4\n", "");
+        let text = String::from_utf8(SAMPLE().encode()).unwrap().replace("shards = 4\n", "");
         let body = &text[..text.find("checksum").unwrap()];
-        let text = format!(
-            "{body}checksum = {:08x}\n",
-            crc32fast::hash(body.as_bytes())
-        );
-        assert_eq!(
-            Manifest::decode(text.as_bytes()),
-            Err(ManifestError::BadField { field: "shards" })
-        );
+        let text = format!("{body}checksum = {:08x}\n", crc32fast::hash(body.as_bytes()));
+        assert_eq!(Manifest::decode(text.as_bytes()), Err(ManifestError::BadField { field: "shards" }));
     }
 
     proptest! {

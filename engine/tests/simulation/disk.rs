@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use rmq_engine::{
-    CommandId, CommandKind, LogPosition, LogSource, StorageCommand, StorageDone, StorageError,
-};
+use rmq_engine::{CommandId, CommandKind, LogPosition, LogSource, StorageCommand, StorageDone, StorageError};
 
 use crate::random::Random;
 
@@ -89,42 +87,20 @@ impl Disk {
 
     /// Takes a command; checks what the shard promises about its writes.
     pub fn submit(&mut self, command: StorageCommand, durable: LogPosition) {
-        if let CommandKind::Write {
-            segment_start,
-            at,
-            data,
-            ..
-        } = &command.kind
-        {
+        if let CommandKind::Write { segment_start, at, data, .. } = &command.kind {
             let (start, end) = (*at, at + data.len() as u64);
-            assert!(
-                start.is_multiple_of(4096) && end <= self.segment_bytes as u64,
-                "whole blocks inside the segment"
-            );
+            assert!(start.is_multiple_of(4096) && end <= self.segment_bytes as u64, "whole blocks inside the segment");
             let mut is_alone = true;
             for other in &self.in_flight {
-                if let CommandKind::Write {
-                    segment_start: segment,
-                    at,
-                    data,
-                    ..
-                } = &other.command.kind
-                {
+                if let CommandKind::Write { segment_start: segment, at, data, .. } = &other.command.kind {
                     is_alone = false;
-                    let overlaps =
-                        segment == segment_start && *at < end && start < at + data.len() as u64;
+                    let overlaps = segment == segment_start && *at < end && start < at + data.len() as u64;
                     assert!(!overlaps, "two writes in flight touch the same block");
                 }
             }
             self.counters.writes_beside_others += u64::from(!is_alone);
-            let file = self
-                .current
-                .get(segment_start)
-                .expect("writes go to prepared segments only");
-            let durable_bytes = durable
-                .bytes()
-                .saturating_sub(segment_start + start)
-                .min(data.len() as u64) as usize;
+            let file = self.current.get(segment_start).expect("writes go to prepared segments only");
+            let durable_bytes = durable.bytes().saturating_sub(segment_start + start).min(data.len() as u64) as usize;
             let durable_bytes = durable_bytes.min(data.without_padding().len());
             let at = start as usize;
             assert_eq!(
@@ -137,10 +113,7 @@ impl Disk {
     }
 
     /// Completes one command, whichever.
-    pub fn complete_one(
-        &mut self,
-        random: &mut Random,
-    ) -> Option<(CommandId, Result<StorageDone, StorageError>)> {
+    pub fn complete_one(&mut self, random: &mut Random) -> Option<(CommandId, Result<StorageDone, StorageError>)> {
         if self.in_flight.is_empty() {
             return None;
         }
@@ -149,18 +122,9 @@ impl Disk {
         Some((id, self.carry_out(kind, random)))
     }
 
-    fn carry_out(
-        &mut self,
-        kind: CommandKind,
-        random: &mut Random,
-    ) -> Result<StorageDone, StorageError> {
+    fn carry_out(&mut self, kind: CommandKind, random: &mut Random) -> Result<StorageDone, StorageError> {
         match kind {
-            CommandKind::Write {
-                segment_start,
-                at,
-                data,
-                sync,
-            } => {
+            CommandKind::Write { segment_start, at, data, sync } => {
                 let write = padded(segment_start, at, data.without_padding(), data.len());
                 if random.chance(self.faults.write_error) {
                     let torn = tear(&write, random);
@@ -169,28 +133,13 @@ impl Disk {
                 }
                 if random.chance(self.faults.short_write) {
                     let bytes = random.below(write.bytes.len() / SECTOR_BYTES) * SECTOR_BYTES;
-                    self.apply(
-                        vec![Write {
-                            bytes: write.bytes[..bytes].to_vec(),
-                            ..write
-                        }],
-                        false,
-                    );
-                    return Ok(StorageDone::Written {
-                        bytes: bytes as u64,
-                    });
+                    self.apply(vec![Write { bytes: write.bytes[..bytes].to_vec(), ..write }], false);
+                    return Ok(StorageDone::Written { bytes: bytes as u64 });
                 }
                 self.apply(vec![write], sync);
-                Ok(StorageDone::Written {
-                    bytes: data.len() as u64,
-                })
+                Ok(StorageDone::Written { bytes: data.len() as u64 })
             }
-            CommandKind::Read {
-                segment_start,
-                at,
-                len,
-                mut into,
-            } => {
+            CommandKind::Read { segment_start, at, len, mut into } => {
                 self.counters.log_reads += 1;
                 if random.chance(self.faults.read_error) {
                     return Err(StorageError::IO);
@@ -198,10 +147,7 @@ impl Disk {
                 let file = self.current.get(&segment_start).ok_or(StorageError::IO)?;
                 let at = at as usize;
                 into.as_mut_slice()[..len as usize].copy_from_slice(&file[at..at + len as usize]);
-                Ok(StorageDone::Read {
-                    into,
-                    bytes: u64::from(len),
-                })
+                Ok(StorageDone::Read { into, bytes: u64::from(len) })
             }
             CommandKind::WriteIndex { at, pages } => {
                 let mut at = at as usize;
@@ -218,14 +164,10 @@ impl Disk {
                 }
                 let at = at as usize;
                 let len = into.len();
-                into.as_mut_slice()
-                    .copy_from_slice(&self.index[at..at + len]);
+                into.as_mut_slice().copy_from_slice(&self.index[at..at + len]);
                 Ok(StorageDone::IndexRead { into })
             }
-            CommandKind::PrepareSegment {
-                segment_start,
-                len_bytes,
-            } => {
+            CommandKind::PrepareSegment { segment_start, len_bytes } => {
                 assert_eq!(len_bytes, self.segment_bytes as u64);
                 if random.chance(self.faults.no_space) {
                     return Err(NO_SPACE);
@@ -243,17 +185,11 @@ impl Disk {
         }
         let bytes = match random.below(3) {
             0 => vec![0; self.segment_bytes],
-            1 => (0..self.segment_bytes / 8)
-                .flat_map(|_| random.next().to_be_bytes())
-                .collect(),
+            1 => (0..self.segment_bytes / 8).flat_map(|_| random.next().to_be_bytes()).collect(),
             _ => {
                 self.counters.segments_recycled += 1;
                 let olds: Vec<&Vec<u8>> = self.current.values().collect();
-                if olds.is_empty() {
-                    vec![0; self.segment_bytes]
-                } else {
-                    (*random.pick(&olds)).clone()
-                }
+                if olds.is_empty() { vec![0; self.segment_bytes] } else { (*random.pick(&olds)).clone() }
             }
         };
         self.stable.insert(segment_start, bytes.clone());
@@ -283,12 +219,7 @@ impl Disk {
     pub fn crash(&mut self, crash: Crash, random: &mut Random) {
         for InFlight { command } in std::mem::take(&mut self.in_flight) {
             match command.kind {
-                CommandKind::Write {
-                    segment_start,
-                    at,
-                    data,
-                    ..
-                } => {
+                CommandKind::Write { segment_start, at, data, .. } => {
                     let write = padded(segment_start, at, data.without_padding(), data.len());
                     let torn = tear(&write, random);
                     self.apply(torn, false);
@@ -330,11 +261,7 @@ impl Disk {
 fn padded(segment_start: u64, at: u64, bytes: &[u8], len: usize) -> Write {
     let mut bytes = bytes.to_vec();
     bytes.resize(len, 0);
-    Write {
-        segment_start,
-        at: at as usize,
-        bytes,
-    }
+    Write { segment_start, at: at as usize, bytes }
 }
 
 fn put(files: &mut BTreeMap<u64, Vec<u8>>, write: &Write) {
@@ -370,10 +297,7 @@ impl LogSource for Disk {
 
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
         self.count_operation()?;
-        let file = self
-            .current
-            .get(&segment_start)
-            .ok_or(io::ErrorKind::NotFound)?;
+        let file = self.current.get(&segment_start).ok_or(io::ErrorKind::NotFound)?;
         let rest = &file[at as usize..];
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);

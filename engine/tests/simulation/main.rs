@@ -17,18 +17,13 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "replay: RMQ_SIM_SEED={} cargo test -p rmq-engine --test simulation",
-                self.0
-            );
+            eprintln!("replay: RMQ_SIM_SEED={} cargo test -p rmq-engine --test simulation", self.0);
         }
     }
 }
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().expect("a number"))
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[test]
@@ -45,21 +40,9 @@ fn acknowledged_messages_survive_and_nothing_else_appears() {
     println!("{} seeds: {total:?}", seeds.end - seeds.start);
     if seeds.end - seeds.start >= SEEDS {
         // A simulation that never gets where it hurts proves nothing.
-        assert!(
-            total.kills > 1000 && total.power_cuts > 1000 && total.crashes_in_recovery > 100,
-            "{total:?}"
-        );
-        assert!(
-            total.lost_unacknowledged > 100 && total.lost_in_async_power_cut > 10,
-            "{total:?}"
-        );
-        assert!(
-            total.poisoned > 50 && total.segments_recycled > 100,
-            "{total:?}"
-        );
-        assert!(
-            total.cold_reads > 1000 && total.index_reads > 100 && total.writes_beside_others > 1000,
-            "{total:?}"
-        );
+        assert!(total.kills > 1000 && total.power_cuts > 1000 && total.crashes_in_recovery > 100, "{total:?}");
+        assert!(total.lost_unacknowledged > 100 && total.lost_in_async_power_cut > 10, "{total:?}");
+        assert!(total.poisoned > 50 && total.segments_recycled > 100, "{total:?}");
+        assert!(total.cold_reads > 1000 && total.index_reads > 100 && total.writes_beside_others > 1000, "{total:?}");
     }
 }

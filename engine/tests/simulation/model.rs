@@ -16,29 +16,11 @@ pub struct Sent {
 
 #[derive(Clone, Debug)]
 pub enum Entry {
-    Message {
-        topic: &'static str,
-        queue_id: u32,
-        queue_offset: i64,
-        sent: Sent,
-    },
-    Offset {
-        group: &'static str,
-        topic: &'static str,
-        queue_id: u32,
-        offset: i64,
-    },
-    GroupRemoved {
-        group: &'static str,
-    },
-    TopicRemoved {
-        topic: &'static str,
-    },
-    Setting {
-        kind: u8,
-        key: &'static str,
-        value: Option<Vec<u8>>,
-    },
+    Message { topic: &'static str, queue_id: u32, queue_offset: i64, sent: Sent },
+    Offset { group: &'static str, topic: &'static str, queue_id: u32, offset: i64 },
+    GroupRemoved { group: &'static str },
+    TopicRemoved { topic: &'static str },
+    Setting { kind: u8, key: &'static str, value: Option<Vec<u8>> },
 }
 
 /// One record of the log.
@@ -70,26 +52,12 @@ impl State {
 
     pub fn add(&mut self, entry: &Entry) {
         match entry {
-            Entry::Message {
-                topic,
-                queue_id,
-                queue_offset,
-                sent,
-            } => {
+            Entry::Message { topic, queue_id, queue_offset, sent } => {
                 let queue = self.queues.entry((topic, *queue_id)).or_default();
-                assert_eq!(
-                    *queue_offset,
-                    queue.len() as i64,
-                    "queue offsets are contiguous"
-                );
+                assert_eq!(*queue_offset, queue.len() as i64, "queue offsets are contiguous");
                 queue.push(sent.clone());
             }
-            Entry::Offset {
-                group,
-                topic,
-                queue_id,
-                offset,
-            } => {
+            Entry::Offset { group, topic, queue_id, offset } => {
                 self.offsets.insert((group, topic, *queue_id), *offset);
             }
             Entry::GroupRemoved { group } => self.offsets.retain(|(of, _, _), _| of != group),
@@ -97,18 +65,10 @@ impl State {
                 self.queues.retain(|(of, _), _| of != topic);
                 self.offsets.retain(|(_, of, _), _| of != topic);
             }
-            Entry::Setting {
-                kind,
-                key,
-                value: Some(value),
-            } => {
+            Entry::Setting { kind, key, value: Some(value) } => {
                 self.settings.insert((*kind, key), value.clone());
             }
-            Entry::Setting {
-                kind,
-                key,
-                value: None,
-            } => {
+            Entry::Setting { kind, key, value: None } => {
                 self.settings.remove(&(*kind, *key));
             }
         }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use rmq_engine::commit_log::record::tags_code;
 use rmq_engine::{
-    AppendError, BatchItem, Bounds, Durability, Fetch, FetchRequest, Geometry, LogPosition,
-    MessageDraft, Nothing, Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter,
-    Ticket,
+    AppendError, BatchItem, Bounds, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft, Nothing,
+    Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter, Ticket,
 };
 
 use crate::disk::{Crash, Disk, Faults};
@@ -21,12 +20,7 @@ const TOPICS: [&str; 3] = [
 ];
 const GROUPS: [&str; 2] = ["g", "h"];
 const KEYS: [&str; 3] = ["k1", "k2", "k3"];
-const TAGS: [&[u8]; 4] = [
-    b"",
-    b"TAGS\x01A\x02",
-    b"KEYS\x01x\x02TAGS\x01TagB",
-    b"TAGS\x01\xE4\xB8\xAD\x02",
-];
+const TAGS: [&[u8]; 4] = [b"", b"TAGS\x01A\x02", b"KEYS\x01x\x02TAGS\x01TagB", b"TAGS\x01\xE4\xB8\xAD\x02"];
 const TICKET: Ticket = Ticket(1);
 
 /// What happened in a run, or in many.
@@ -82,16 +76,11 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let (chunk_bytes, chunks) =
-            *random.pick(&[(4096, 4), (8192, 8), (16_384, 4), (16_384, 1), (65_536, 2)]);
-        let geometry = Geometry {
-            segment_bytes: chunk_bytes * chunks,
-            chunk_bytes,
-        };
+        let (chunk_bytes, chunks) = *random.pick(&[(4096, 4), (8192, 8), (16_384, 4), (16_384, 1), (65_536, 2)]);
+        let geometry = Geometry { segment_bytes: chunk_bytes * chunks, chunk_bytes };
         let mut disk = Disk::new(geometry.segment_bytes);
         let config = Self::config(&mut random, geometry, 1);
-        let (shard, _) =
-            Shard::recover(config, &mut disk).expect("an empty disk is an empty shard");
+        let (shard, _) = Shard::recover(config, &mut disk).expect("an empty disk is an empty shard");
         if random.chance(30) {
             disk.faults = Faults {
                 write_error: random.below(4),
@@ -179,13 +168,8 @@ impl World {
             let durable = self.shard.durable();
             let was_poisoned = self.shard.is_poisoned();
             self.shard.complete(id, result);
-            assert!(
-                durable <= self.shard.durable() && self.shard.durable() <= self.shard.appended()
-            );
-            assert!(
-                !was_poisoned || durable == self.shard.durable(),
-                "a poisoned log acknowledges nothing"
-            );
+            assert!(durable <= self.shard.durable() && self.shard.durable() <= self.shard.appended());
+            assert!(!was_poisoned || durable == self.shard.durable(), "a poisoned log acknowledges nothing");
         }
     }
 
@@ -200,8 +184,7 @@ impl World {
         for _ in 0..10_000 {
             self.now_ms += 500; // Segments that failed are asked for again.
             self.turn();
-            let is_written =
-                self.shard.durable() == self.shard.appended() || self.shard.is_poisoned();
+            let is_written = self.shard.durable() == self.shard.appended() || self.shard.is_poisoned();
             if self.disk.is_idle() && is_written {
                 return;
             }
@@ -226,13 +209,7 @@ impl World {
         (0..size).map(|at| fill.wrapping_add(at as u8)).collect()
     }
 
-    fn draft<'a>(
-        &self,
-        topic: &'a str,
-        queue_id: u32,
-        body: &'a [u8],
-        properties: &'a [u8],
-    ) -> MessageDraft<'a> {
+    fn draft<'a>(&self, topic: &'a str, queue_id: u32, body: &'a [u8], properties: &'a [u8]) -> MessageDraft<'a> {
         MessageDraft {
             topic,
             queue_id,
@@ -268,9 +245,7 @@ impl World {
 
     fn send_batch(&mut self) {
         let (topic, queue_id) = self.place();
-        let bodies: Vec<_> = (0..1 + self.random.below(20))
-            .map(|_| (self.body(), *self.random.pick(&TAGS)))
-            .collect();
+        let bodies: Vec<_> = (0..1 + self.random.below(20)).map(|_| (self.body(), *self.random.pick(&TAGS))).collect();
         let items: Vec<_> = bodies
             .iter()
             .map(|(body, properties)| BatchItem {
@@ -282,10 +257,7 @@ impl World {
             .collect();
         let mut placed = Vec::new();
         let draft = self.draft(topic, queue_id, b"", b"");
-        match self
-            .shard
-            .append_many(&draft, &items, self.now_ms, &mut placed)
-        {
+        match self.shard.append_many(&draft, &items, self.now_ms, &mut placed) {
             Ok(()) => {
                 assert_eq!(placed.len(), bodies.len());
                 for (placed, (body, properties)) in placed.into_iter().zip(&bodies) {
@@ -297,14 +269,7 @@ impl World {
         }
     }
 
-    fn note_message(
-        &mut self,
-        topic: &'static str,
-        queue_id: u32,
-        placed: Placed,
-        body: &[u8],
-        properties: &[u8],
-    ) {
+    fn note_message(&mut self, topic: &'static str, queue_id: u32, placed: Placed, body: &[u8], properties: &[u8]) {
         self.summary.messages += 1;
         let sent = Sent {
             physical_offset: placed.physical_offset,
@@ -313,34 +278,19 @@ impl World {
             flag: body.len() as i32,
             store_time_ms: self.now_ms,
         };
-        self.note(
-            placed.end,
-            Entry::Message {
-                topic,
-                queue_id,
-                queue_offset: placed.queue_offset,
-                sent,
-            },
-        );
+        self.note(placed.end, Entry::Message { topic, queue_id, queue_offset: placed.queue_offset, sent });
     }
 
     fn note(&mut self, end: LogPosition, entry: Entry) {
         self.state.add(&entry);
-        self.history.push(Appended {
-            end: end.bytes(),
-            append: self.appends,
-            entry,
-        });
+        self.history.push(Appended { end: end.bytes(), append: self.appends, entry });
     }
 
     fn check_refusal(&self, error: AppendError) {
         match error {
             AppendError::BatchFull { pending_bytes } => assert!(0 < pending_bytes),
             AppendError::Poisoned => assert!(self.shard.is_poisoned()),
-            AppendError::RecordTooLarge {
-                size_bytes,
-                size_bytes_max,
-            } => assert!(size_bytes > size_bytes_max),
+            AppendError::RecordTooLarge { size_bytes, size_bytes_max } => assert!(size_bytes > size_bytes_max),
             AppendError::SegmentUnavailable { .. } => assert!(0 < self.disk.faults.no_space),
             other => panic!("{other}"),
         }
@@ -354,32 +304,15 @@ impl World {
             0..=10 => {
                 let offset = self.random.below(5) as i64;
                 let end = self.shard.commit_offset(group, topic, queue_id, offset);
-                (
-                    end,
-                    Entry::Offset {
-                        group,
-                        topic,
-                        queue_id,
-                        offset,
-                    },
-                )
+                (end, Entry::Offset { group, topic, queue_id, offset })
             }
             11..=20 => {
                 let kind = self.random.below(2) as u8;
                 let value = self.random.chance(70).then(|| self.body());
-                (
-                    self.shard.put_setting(kind, key, value.as_deref()),
-                    Entry::Setting { kind, key, value },
-                )
+                (self.shard.put_setting(kind, key, value.as_deref()), Entry::Setting { kind, key, value })
             }
-            21 | 22 => (
-                self.shard.remove_offsets_of_group(group),
-                Entry::GroupRemoved { group },
-            ),
-            _ => (
-                self.shard.remove_topic(topic),
-                Entry::TopicRemoved { topic },
-            ),
+            21 | 22 => (self.shard.remove_offsets_of_group(group), Entry::GroupRemoved { group }),
+            _ => (self.shard.remove_topic(topic), Entry::TopicRemoved { topic }),
         };
         match end {
             Ok(end) if before < self.shard.appended() => {
@@ -391,10 +324,7 @@ impl World {
                 assert!(end <= before, "what writes nothing waits for nothing later");
                 let mut unchanged = self.state.clone();
                 unchanged.add(&entry);
-                assert_eq!(
-                    unchanged, self.state,
-                    "only what changes nothing may write nothing"
-                );
+                assert_eq!(unchanged, self.state, "only what changes nothing may write nothing");
             }
             Err(error) => self.check_refusal(error),
         }
@@ -404,22 +334,12 @@ impl World {
         let (topic, queue_id) = self.place();
         let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
         let offset = self.random.below(max as usize + 1) as i64;
-        let filter = if self.random.chance(50) {
-            TagFilter::All
-        } else {
-            TagFilter::Codes(Arc::from([65, 20_013]))
-        };
+        let filter = if self.random.chance(50) { TagFilter::All } else { TagFilter::Codes(Arc::from([65, 20_013])) };
         self.fetch_and_check(topic, queue_id, offset, &filter);
     }
 
     /// One fetch, with turns while it is pending; returns where to go on.
-    fn fetch_and_check(
-        &mut self,
-        topic: &'static str,
-        queue_id: u32,
-        offset: i64,
-        filter: &TagFilter,
-    ) -> i64 {
+    fn fetch_and_check(&mut self, topic: &'static str, queue_id: u32, offset: i64, filter: &TagFilter) -> i64 {
         let request = FetchRequest {
             topic,
             queue_id,
@@ -438,60 +358,32 @@ impl World {
                         self.turn();
                     }
                 }
-                Fetch::Found {
-                    slices,
-                    count,
-                    bytes,
-                    next,
-                    bounds: at,
-                } => {
+                Fetch::Found { slices, count, bytes, next, bounds: at } => {
                     assert_eq!(at, bounds);
-                    assert!(
-                        offset < next
-                            && next <= bounds.max
-                            && 0 < count
-                            && count <= request.count_max
-                    );
+                    assert!(offset < next && next <= bounds.max && 0 < count && count <= request.count_max);
                     let sizes: usize = slices.iter().map(|slice| slice.len()).sum();
                     assert_eq!(sizes, bytes as usize);
                     assert!(count == 1 || bytes <= request.bytes_max);
                     let records = slices.iter().flat_map(|slice| records(slice.as_ref()));
-                    let found: Vec<_> = records
-                        .inspect(|record| assert!(record.topic == topic))
-                        .collect();
+                    let found: Vec<_> = records.inspect(|record| assert!(record.topic == topic)).collect();
                     assert_eq!(found.len(), count as usize);
                     self.check_found(&found, topic, queue_id, offset, next, filter);
                     return next;
                 }
-                Fetch::Nothing {
-                    why: Nothing::ReadFailed(_),
-                    next,
-                    ..
-                } => {
+                Fetch::Nothing { why: Nothing::ReadFailed(_), next, .. } => {
                     assert!(0 < self.disk.faults.read_error);
                     return next;
                 }
-                Fetch::Nothing {
-                    why: Nothing::NoMatch,
-                    next,
-                    ..
-                } => {
+                Fetch::Nothing { why: Nothing::NoMatch, next, .. } => {
                     assert!(offset < next && next <= bounds.max);
                     self.check_found(&[], topic, queue_id, offset, next, filter);
                     return next;
                 }
-                Fetch::Nothing {
-                    why: Nothing::AtEnd,
-                    next,
-                    ..
-                } => {
+                Fetch::Nothing { why: Nothing::AtEnd, next, .. } => {
                     assert_eq!((next, offset), (bounds.max, bounds.max));
                     return next;
                 }
-                Fetch::Nothing {
-                    why: Nothing::NoQueue | Nothing::Empty,
-                    ..
-                } => {
+                Fetch::Nothing { why: Nothing::NoQueue | Nothing::Empty, .. } => {
                     assert_eq!(bounds.max, 0);
                     return 0;
                 }
@@ -516,16 +408,8 @@ impl World {
             TagFilter::All => true,
             TagFilter::Codes(codes) => codes.contains(&(tags_code(&sent.properties) as i32)),
         };
-        let expected: Vec<_> = (offset..next)
-            .filter(|at| passes(&queue[*at as usize]))
-            .collect();
-        assert_eq!(
-            found
-                .iter()
-                .map(|record| record.queue_offset)
-                .collect::<Vec<_>>(),
-            expected
-        );
+        let expected: Vec<_> = (offset..next).filter(|at| passes(&queue[*at as usize])).collect();
+        assert_eq!(found.iter().map(|record| record.queue_offset).collect::<Vec<_>>(), expected);
         for record in found {
             check_record(record, &queue[record.queue_offset as usize]);
         }
@@ -586,25 +470,15 @@ impl World {
             }
         };
         let end = recovered.end.bytes();
-        assert!(
-            must_keep <= end,
-            "acknowledged up to {must_keep}, recovered up to {end}: {recovered:?}"
-        );
+        assert!(must_keep <= end, "acknowledged up to {must_keep}, recovered up to {end}: {recovered:?}");
         let kept = self.history.partition_point(|appended| appended.end <= end);
-        if let (Some(last), Some(first_lost)) = (
-            kept.checked_sub(1).map(|at| &self.history[at]),
-            self.history.get(kept),
-        ) {
-            assert_ne!(
-                last.append, first_lost.append,
-                "a batch is kept or lost as a whole"
-            );
+        if let (Some(last), Some(first_lost)) =
+            (kept.checked_sub(1).map(|at| &self.history[at]), self.history.get(kept))
+        {
+            assert_ne!(last.append, first_lost.append, "a batch is kept or lost as a whole");
         }
         let last_end = kept.checked_sub(1).map_or(0, |at| self.history[at].end);
-        assert_eq!(
-            last_end, end,
-            "the log ends with a record that was sent: {recovered:?}"
-        );
+        assert_eq!(last_end, end, "the log ends with a record that was sent: {recovered:?}");
         self.summary.lost_unacknowledged += u64::from(kept < self.history.len());
         self.summary.lost_in_async_power_cut += u64::from(end < acknowledged);
         self.stable_end = end;
@@ -634,13 +508,7 @@ impl World {
         let (shard, again) = Shard::recover(config, &mut self.disk).unwrap();
         // What stands behind the end may have changed: a segment that was being prepared.
         let stopped_because = again.stopped_because;
-        assert_eq!(
-            again,
-            rmq_engine::Recovered {
-                stopped_because,
-                ..recovered.clone()
-            }
-        );
+        assert_eq!(again, rmq_engine::Recovered { stopped_because, ..recovered.clone() });
         self.shard = shard;
         self.check_all();
     }
@@ -651,23 +519,14 @@ impl World {
             return;
         }
         assert_eq!(self.shard.durable(), self.shard.appended());
-        let queues: BTreeMap<_, _> = self
-            .shard
-            .all_queues()
-            .map(|(topic, queue_id, bounds)| ((topic.to_owned(), queue_id), bounds))
-            .collect();
+        let queues: BTreeMap<_, _> =
+            self.shard.all_queues().map(|(topic, queue_id, bounds)| ((topic.to_owned(), queue_id), bounds)).collect();
         let expected: BTreeMap<_, _> = self
             .state
             .queues
             .iter()
             .map(|((topic, queue_id), sent)| {
-                (
-                    (topic.to_string(), *queue_id),
-                    Bounds {
-                        min: 0,
-                        max: sent.len() as i64,
-                    },
-                )
+                ((topic.to_string(), *queue_id), Bounds { min: 0, max: sent.len() as i64 })
             })
             .collect();
         assert_eq!(queues, expected);
@@ -680,28 +539,13 @@ impl World {
             }
         }
         self.disk.faults = faults;
-        let offsets: BTreeMap<_, _> = self
-            .shard
-            .offsets()
-            .map(|(g, t, q, offset)| ((g, t, q), offset))
-            .collect();
+        let offsets: BTreeMap<_, _> = self.shard.offsets().map(|(g, t, q, offset)| ((g, t, q), offset)).collect();
         assert!(
-            offsets.iter().map(|(key, offset)| (*key, *offset)).eq(self
-                .state
-                .offsets
-                .iter()
-                .map(|(k, o)| (*k, *o)))
+            offsets.iter().map(|(key, offset)| (*key, *offset)).eq(self.state.offsets.iter().map(|(k, o)| (*k, *o)))
         );
         for kind in 0..2 {
-            let settings = self
-                .shard
-                .settings(kind)
-                .map(|(key, value)| (key, value.to_vec()));
-            let expected = self
-                .state
-                .settings
-                .iter()
-                .filter(|((of, _), _)| *of == kind);
+            let settings = self.shard.settings(kind).map(|(key, value)| (key, value.to_vec()));
+            let expected = self.state.settings.iter().filter(|((of, _), _)| *of == kind);
             assert!(settings.eq(expected.map(|((_, key), value)| (*key, value.clone()))));
         }
     }
@@ -719,15 +563,8 @@ fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
 
 fn check_record(record: &Record<'_>, sent: &Sent) {
     assert_eq!(record.physical_offset, sent.physical_offset.to_wire());
-    assert!(
-        record.body == sent.body,
-        "the body at {} is another one",
-        record.queue_offset
-    );
-    assert_eq!(
-        (record.properties, record.flag),
-        (&sent.properties[..], sent.flag)
-    );
+    assert!(record.body == sent.body, "the body at {} is another one", record.queue_offset);
+    assert_eq!((record.properties, record.flag), (&sent.properties[..], sent.flag));
     assert_eq!(record.store_timestamp_ms, sent.store_time_ms);
     assert_eq!((record.born_timestamp_ms, record.reconsume_times), (5, 2));
 }

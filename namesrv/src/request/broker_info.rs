@@ -16,16 +16,11 @@ pub fn cluster_info(server: &mut NameServer) -> Outcome<'_> {
         route_body::write_set(out, set, addrs(set), RouteForm::Legacy);
     });
     body.extend_from_slice(b",\"clusterAddrTable\":");
-    json::joined(
-        &mut body,
-        *b"{}",
-        sets.clusters(),
-        |out, (cluster, names)| {
-            json::string(out, cluster);
-            out.push(b':');
-            json::strings(out, names.iter().map(AsRef::as_ref));
-        },
-    );
+    json::joined(&mut body, *b"{}", sets.clusters(), |out, (cluster, names)| {
+        json::string(out, cluster);
+        out.push(b':');
+        json::strings(out, names.iter().map(AsRef::as_ref));
+    });
     body.push(b'}');
     Ok(Reply::body(body))
 }

@@ -24,10 +24,7 @@ pub fn update<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
     let text = std::str::from_utf8(arrival.frame.body).map_err(Refusal::system_error)?;
     let changes = properties::parse(text)
         .map_err(|error| Refusal::system_error(format_args!("string2Properties error: {error}")))?;
-    if changes
-        .iter()
-        .any(|change| server.config.is_black_listed(&change.name))
-    {
+    if changes.iter().any(|change| server.config.is_black_listed(&change.name)) {
         return Err(Refusal {
             code: response::NO_PERMISSION,
             remark: "Can not update config in black list.".to_owned(),
@@ -45,10 +42,7 @@ pub fn update<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
     }
     let path = Path::new(&changed.config_store_path);
     replace_file(path, changed.to_properties().as_bytes()).map_err(|error| {
-        Refusal::system_error(format_args!(
-            "cannot write configStorePath {}: {error}",
-            path.display()
-        ))
+        Refusal::system_error(format_args!("cannot write configStorePath {}: {error}", path.display()))
     })?;
     tracing::info!(?changes, peer = %arrival.peer.addr, "configuration changed");
     server.config = changed;

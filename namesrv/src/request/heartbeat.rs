@@ -12,9 +12,8 @@ pub fn query_data_version<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>)
     let is_changed = match arrival.frame.body {
         [] => true, // no version is never the one that is known
         bytes => {
-            let version: DataVersion = body::decode(bytes).map_err(|error| {
-                Refusal::system_error(format_args!("the body is not a data version: {error}"))
-            })?;
+            let version: DataVersion = body::decode(bytes)
+                .map_err(|error| Refusal::system_error(format_args!("the body is not a data version: {error}")))?;
             server.routes.is_changed(&broker, &version)
         }
     };

@@ -42,10 +42,9 @@ pub fn list<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s
     let namespace = arrival.required("namespace")?;
     match table(server, &namespace) {
         Some(body) => Ok(Reply::body(body)),
-        None => Err(Refusal {
-            code: response::QUERY_NOT_FOUND,
-            remark: format!("No config item, Namespace: {namespace}"),
-        }),
+        None => {
+            Err(Refusal { code: response::QUERY_NOT_FOUND, remark: format!("No config item, Namespace: {namespace}") })
+        }
     }
 }
 
@@ -53,9 +52,7 @@ pub fn list<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s
 pub fn table(server: &NameServer, namespace: &str) -> Option<Vec<u8>> {
     let entries = server.kv.namespace(namespace)?;
     let mut body = b"{\"table\":".to_vec();
-    let entries = entries
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()));
+    let entries = entries.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     json::string_map(&mut body, entries);
     body.push(b'}');
     Some(body)

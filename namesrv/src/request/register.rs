@@ -16,11 +16,7 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
     let body = RegisterBrokerBody::decode(arrival.frame.body, is_compressed, arrival.frame.version)
         .map_err(Refusal::system_error)?;
     let wrapper = body.topic_config_serialize_wrapper;
-    let topics: Vec<(String, QueueData)> = wrapper
-        .topic_config_table
-        .into_iter()
-        .map(queues_of)
-        .collect();
+    let topics: Vec<(String, QueueData)> = wrapper.topic_config_table.into_iter().map(queues_of).collect();
     let timeout_ms = arrival.optional_i64("heartbeatTimeoutMillis");
     let ha_server_addr = arrival.optional("haServerAddr").unwrap_or_default();
     let zone_name = arrival.optional("__ZONE_NAME");
@@ -46,12 +42,8 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
 
     let mut reply = Reply::default();
     if let Some(master) = registered.master {
-        reply
-            .ext
-            .push(("haServerAddr", ExtValue::Text(master.ha_server_addr)));
-        reply
-            .ext
-            .push(("masterAddr", ExtValue::Text(master.master_addr)));
+        reply.ext.push(("haServerAddr", ExtValue::Text(master.ha_server_addr)));
+        reply.ext.push(("masterAddr", ExtValue::Text(master.master_addr)));
     }
     if server.config.return_order_topic_config_to_broker
         && let Some(table) = super::kv::table(server, ORDER_TOPIC_CONFIG)

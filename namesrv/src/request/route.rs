@@ -31,10 +31,7 @@ pub fn query<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'
         }
     }
     let body = finished(server, &topic, form).ok_or_else(|| not_found(&topic))?;
-    Ok(Reply {
-        ext: Vec::new(),
-        body: Cow::Borrowed(body),
-    })
+    Ok(Reply { ext: Vec::new(), body: Cow::Borrowed(body) })
 }
 
 fn finished<'s>(server: &'s NameServer, topic: &str, form: RouteForm) -> Option<&'s [u8]> {
@@ -42,12 +39,7 @@ fn finished<'s>(server: &'s NameServer, topic: &str, form: RouteForm) -> Option<
     entry.bodies().get(form, server.routes.generation())
 }
 
-fn build(
-    server: &NameServer,
-    topic: &str,
-    form: RouteForm,
-    zone_name: Option<&str>,
-) -> Result<Vec<u8>, Refusal> {
+fn build(server: &NameServer, topic: &str, form: RouteForm, zone_name: Option<&str>) -> Result<Vec<u8>, Refusal> {
     let routes = &server.routes;
     let entry = routes.topics.get(topic).ok_or_else(|| not_found(topic))?;
     let acting = server.config.support_acting_master;

@@ -60,33 +60,22 @@ pub fn unit(server: &mut NameServer) -> Outcome<'_> {
 /// 312: topics with unit subscriptions.
 pub fn unit_sub(server: &mut NameServer) -> Outcome<'_> {
     check_enabled(server)?;
-    Ok(names_where(server, |topic| {
-        topic.sys_flag() & UNIT_SUB != 0
-    }))
+    Ok(names_where(server, |topic| topic.sys_flag() & UNIT_SUB != 0))
 }
 
 /// 313: topics with unit subscriptions that are not unit topics themselves.
 pub fn unit_sub_un_unit(server: &mut NameServer) -> Outcome<'_> {
     check_enabled(server)?;
-    Ok(names_where(server, |topic| {
-        topic.sys_flag() & (UNIT | UNIT_SUB) == UNIT_SUB
-    }))
+    Ok(names_where(server, |topic| topic.sys_flag() & (UNIT | UNIT_SUB) == UNIT_SUB))
 }
 
 fn check_enabled(server: &NameServer) -> Result<(), Refusal> {
-    if server.config.enable_topic_list {
-        Ok(())
-    } else {
-        Err(Refusal::system_error("disable"))
-    }
+    if server.config.enable_topic_list { Ok(()) } else { Err(Refusal::system_error("disable")) }
 }
 
 fn names_where(server: &NameServer, chosen: impl Fn(&Topic) -> bool) -> Reply<'static> {
     let topics = server.routes.topics.iter();
-    let mut names: Vec<&str> = topics
-        .filter(|(_, topic)| chosen(topic))
-        .map(|(name, _)| name)
-        .collect();
+    let mut names: Vec<&str> = topics.filter(|(_, topic)| chosen(topic)).map(|(name, _)| name).collect();
     names.sort_unstable();
     let mut body = b"{\"topicList\":".to_vec();
     json::strings(&mut body, names);

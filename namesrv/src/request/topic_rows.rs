@@ -11,9 +11,7 @@ use crate::server::NameServer;
 /// their next changed registration.
 pub fn delete<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
     let topic = arrival.required("topic")?;
-    let cluster = arrival
-        .optional("clusterName")
-        .filter(|name| !name.is_empty());
+    let cluster = arrival.optional("clusterName").filter(|name| !name.is_empty());
     server.routes.remove_topic(&topic, cluster.as_deref());
     tracing::info!(%topic, ?cluster, peer = %arrival.peer.addr, "topic removed");
     Ok(Reply::default())
@@ -29,10 +27,7 @@ pub fn register<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcom
     let route: TopicRouteData = body::decode(arrival.frame.body)
         .map_err(|error| Refusal::system_error(format_args!("the body is not a route: {error}")))?;
     if topic.len() > NAME_BYTES_MAX {
-        return Err(Refusal::system_error(format_args!(
-            "topic has {} bytes, more than {NAME_BYTES_MAX}",
-            topic.len()
-        )));
+        return Err(Refusal::system_error(format_args!("topic has {} bytes, more than {NAME_BYTES_MAX}", topic.len())));
     }
     let rows: Vec<(String, QueueData)> = route
         .queue_datas

@@ -1,15 +1,13 @@
 //! Input that no honest peer sends: an answer, never a panic, and the tables stay as they were.
 
 use proptest::prelude::*;
-use rmq_net::codes::request::{
-    QUERY_DATA_VERSION, REGISTER_BROKER, REGISTER_TOPIC_IN_NAMESRV, UPDATE_NAMESRV_CONFIG,
-};
+use rmq_net::codes::request::{QUERY_DATA_VERSION, REGISTER_BROKER, REGISTER_TOPIC_IN_NAMESRV, UPDATE_NAMESRV_CONFIG};
 
 use crate::world::{Ask, Broker, World};
 
 const ALL_CODES: [i32; 24] = [
-    100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318, 319,
-    322, 327, 901, 904, 905,
+    100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318, 319, 322, 327, 901, 904,
+    905,
 ];
 
 #[test]
@@ -46,10 +44,7 @@ fn names_beyond_the_bound_are_refused() {
     let remark = "register broker failed: brokerName has 1025 bytes, more than 1024";
     assert_eq!(answer.refused(), (1, remark));
     let topics = vec![("T", 1, 1, 6), (long.as_str(), 1, 1, 6)];
-    let answer = world.register(&Broker {
-        topics,
-        ..Broker::master("b", "10.0.0.1:1")
-    });
+    let answer = world.register(&Broker { topics, ..Broker::master("b", "10.0.0.1:1") });
     assert_eq!(answer.code, 1);
     assert_eq!(world.topics(), r#"{"topicList":[]}"#);
 }

@@ -2,8 +2,7 @@
 
 use rmq_namesrv::NameServer;
 use rmq_net::codes::request::{
-    DELETE_KV_CONFIG, GET_KV_CONFIG, GET_KVLIST_BY_NAMESPACE, GET_NAMESRV_CONFIG, PUT_KV_CONFIG,
-    UPDATE_NAMESRV_CONFIG,
+    DELETE_KV_CONFIG, GET_KV_CONFIG, GET_KVLIST_BY_NAMESPACE, GET_NAMESRV_CONFIG, PUT_KV_CONFIG, UPDATE_NAMESRV_CONFIG,
 };
 
 use crate::world::{Ask, START_MS, World};
@@ -14,17 +13,9 @@ const KEY: [(&str, &str); 2] = [("namespace", "ns"), ("key", "k")];
 fn kv_entries_live_and_survive_a_restart() {
     let mut world = World::new();
     let missing = world.ask(GET_KV_CONFIG, &KEY);
-    assert_eq!(
-        missing.refused(),
-        (22, "No config item, Namespace: ns Key: k")
-    );
+    assert_eq!(missing.refused(), (22, "No config item, Namespace: ns Key: k"));
     assert_eq!(world.ask(GET_KVLIST_BY_NAMESPACE, &KEY).code, 22);
-    world
-        .ask(
-            PUT_KV_CONFIG,
-            &[("namespace", "ns"), ("key", "k"), ("value", "a=\"b\"")],
-        )
-        .ok();
+    world.ask(PUT_KV_CONFIG, &[("namespace", "ns"), ("key", "k"), ("value", "a=\"b\"")]).ok();
     assert_eq!(world.ask(GET_KV_CONFIG, &KEY).ext["value"], "a=\"b\"");
 
     let config = world.server.config().clone();
@@ -34,10 +25,7 @@ fn kv_entries_live_and_survive_a_restart() {
     world.ask(DELETE_KV_CONFIG, &KEY).ok();
     world.ask(DELETE_KV_CONFIG, &KEY).ok();
     assert_eq!(world.ask(GET_KV_CONFIG, &KEY).code, 22);
-    assert_eq!(
-        world.ask(GET_KVLIST_BY_NAMESPACE, &KEY).ok(),
-        r#"{"table":{}}"#
-    );
+    assert_eq!(world.ask(GET_KVLIST_BY_NAMESPACE, &KEY).ok(), r#"{"table":{}}"#);
 }
 
 #[test]
@@ -57,47 +45,23 @@ fn configuration_is_shown_changed_and_kept() {
     let shown = world.ask(GET_NAMESRV_CONFIG, &[]).ok();
     assert!(shown.contains("listenPort=9876\n") && shown.contains("enableTopicList=true\n"));
 
-    let update = |world: &mut World, text: &str| {
-        world.send(&Ask::new(UPDATE_NAMESRV_CONFIG, &[]).body(text.as_bytes()))
-    };
+    let update =
+        |world: &mut World, text: &str| world.send(&Ask::new(UPDATE_NAMESRV_CONFIG, &[]).body(text.as_bytes()));
     update(&mut world, "enableTopicList=false\nunheardOf=1\n").ok();
     assert!(!world.server.config().enable_topic_list);
     let kept = std::fs::read_to_string(world.folder.path().join("namesrv.properties"));
     assert!(kept.expect("file").contains("enableTopicList=false\n"));
 
     let table = [
-        (
-            "kvConfigPath=/x",
-            16,
-            "Can not update config in black list.",
-        ),
-        (
-            "enableTopicList=true\nconfigStorePath=/x",
-            16,
-            "Can not update config in black list.",
-        ),
-        (
-            "rocketmqHome=/x",
-            16,
-            "Can not update config in black list.",
-        ),
-        (
-            "enableTopicList=true\nlistenPort=x",
-            1,
-            "listenPort=x is refused: expected an integer from 0 to 65535",
-        ),
-        (
-            "a=\\uZ",
-            1,
-            "string2Properties error: line 1: \\u must be followed by four hexadecimal digits",
-        ),
+        ("kvConfigPath=/x", 16, "Can not update config in black list."),
+        ("enableTopicList=true\nconfigStorePath=/x", 16, "Can not update config in black list."),
+        ("rocketmqHome=/x", 16, "Can not update config in black list."),
+        ("enableTopicList=true\nlistenPort=x", 1, "listenPort=x is refused: expected an integer from 0 to 65535"),
+        ("a=\\uZ", 1, "string2Properties error: line 1: \\u must be followed by four hexadecimal digits"),
     ];
     for (text, code, remark) in table {
         assert_eq!(update(&mut world, text).refused(), (code, remark), "{text}");
-        assert!(
-            !world.server.config().enable_topic_list,
-            "all or nothing: {text}"
-        );
+        assert!(!world.server.config().enable_topic_list, "all or nothing: {text}");
     }
     update(&mut world, "").ok();
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rmq_namesrv::ConnKey;
 use rmq_net::codes::request::{
-    ADD_WRITE_PERM_OF_BROKER, BROKER_HEARTBEAT, DELETE_KV_CONFIG, DELETE_TOPIC_IN_NAMESRV,
-    GET_BROKER_CLUSTER_INFO, GET_ROUTEINFO_BY_TOPIC, UNREGISTER_BROKER, WIPE_WRITE_PERM_OF_BROKER,
+    ADD_WRITE_PERM_OF_BROKER, BROKER_HEARTBEAT, DELETE_KV_CONFIG, DELETE_TOPIC_IN_NAMESRV, GET_BROKER_CLUSTER_INFO,
+    GET_ROUTEINFO_BY_TOPIC, UNREGISTER_BROKER, WIPE_WRITE_PERM_OF_BROKER,
 };
 use serde_json::Value;
 
@@ -64,20 +64,10 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![Just(None), Just(Some(false)), Just(Some(true))],
         prop_oneof![Just(5_000_i64), Just(60_000)],
     );
-    let register = register.prop_map(
-        |(broker, id, addr, topics, version, state_version, acting_master, timeout_ms)| {
-            Event::Register {
-                broker,
-                id,
-                addr,
-                topics,
-                version,
-                state_version,
-                acting_master,
-                timeout_ms,
-            }
-        },
-    );
+    let register =
+        register.prop_map(|(broker, id, addr, topics, version, state_version, acting_master, timeout_ms)| {
+            Event::Register { broker, id, addr, topics, version, state_version, acting_master, timeout_ms }
+        });
     prop_oneof![
         6 => register,
         1 => (0..3_usize, 0..3_i64, 0..5_usize)
@@ -97,16 +87,7 @@ fn address(digit: usize) -> String {
 
 fn apply(world: &mut World, event: &Event) {
     match *event {
-        Event::Register {
-            broker,
-            id,
-            addr,
-            topics,
-            version,
-            state_version,
-            acting_master,
-            timeout_ms,
-        } => {
+        Event::Register { broker, id, addr, topics, version, state_version, acting_master, timeout_ms } => {
             let topics = TOPICS.iter().take(topics);
             let host = address(addr);
             let broker = Broker {
@@ -138,19 +119,13 @@ fn apply(world: &mut World, event: &Event) {
             world.send(&broker.ask(BROKER_HEARTBEAT)).ok();
         }
         Event::Delete { topic } => {
-            world
-                .ask(DELETE_TOPIC_IN_NAMESRV, &[("topic", TOPICS[topic])])
-                .ok();
+            world.ask(DELETE_TOPIC_IN_NAMESRV, &[("topic", TOPICS[topic])]).ok();
         }
         Event::Wipe { broker } => {
-            world
-                .ask(WIPE_WRITE_PERM_OF_BROKER, &[("brokerName", NAMES[broker])])
-                .ok();
+            world.ask(WIPE_WRITE_PERM_OF_BROKER, &[("brokerName", NAMES[broker])]).ok();
         }
         Event::Add { broker } => {
-            world
-                .ask(ADD_WRITE_PERM_OF_BROKER, &[("brokerName", NAMES[broker])])
-                .ok();
+            world.ask(ADD_WRITE_PERM_OF_BROKER, &[("brokerName", NAMES[broker])]).ok();
         }
     }
 }
@@ -169,34 +144,17 @@ fn routes(world: &mut World) -> Vec<(i32, String)> {
 
 fn names(list: &Value) -> BTreeSet<&str> {
     let items = list.as_array().expect("array").iter();
-    items
-        .map(|item| item["brokerName"].as_str().expect("name"))
-        .collect()
+    items.map(|item| item["brokerName"].as_str().expect("name")).collect()
 }
 
 fn check_agreement(world: &mut World, routes: &[(i32, String)]) {
     let info = world.ask(GET_BROKER_CLUSTER_INFO, &[]).ok();
-    assert!(
-        !info.contains(r#""brokerAddrs":{}"#),
-        "a broker without address: {info}"
-    );
-    for (code, route) in routes
-        .iter()
-        .skip(1)
-        .step_by(2)
-        .filter(|(code, _)| *code == 0)
-    {
+    assert!(!info.contains(r#""brokerAddrs":{}"#), "a broker without address: {info}");
+    for (code, route) in routes.iter().skip(1).step_by(2).filter(|(code, _)| *code == 0) {
         let route: Value = serde_json::from_str(route).expect("standard JSON");
-        assert_eq!(
-            names(&route["brokerDatas"]),
-            names(&route["queueDatas"]),
-            "{code}"
-        );
+        assert_eq!(names(&route["brokerDatas"]), names(&route["queueDatas"]), "{code}");
         for name in names(&route["brokerDatas"]) {
-            assert!(
-                info.contains(&format!(r#""{name}":{{"brokerAddrs""#)),
-                "{name} {info}"
-            );
+            assert!(info.contains(&format!(r#""{name}":{{"brokerAddrs""#)), "{name} {info}");
         }
     }
 }

@@ -91,17 +91,11 @@ impl<'a> Ask<'a> {
             flag: if self.is_oneway { 2 } else { 0 },
             remark: None,
         };
-        FrameWriter::write(
-            &mut frame,
-            self.serialization,
-            &head,
-            self.body.len(),
-            |out| {
-                for (key, value) in &self.ext {
-                    out.text(key, value);
-                }
-            },
-        );
+        FrameWriter::write(&mut frame, self.serialization, &head, self.body.len(), |out| {
+            for (key, value) in &self.ext {
+                out.text(key, value);
+            }
+        });
         frame.extend_from_slice(self.body);
         frame
     }
@@ -121,11 +115,7 @@ impl World {
             ..NamesrvConfig::default()
         };
         change(&mut config);
-        Self {
-            server: NameServer::open(config, START_MS).expect("open"),
-            now_ms: START_MS,
-            folder,
-        }
+        Self { server: NameServer::open(config, START_MS).expect("open"), now_ms: START_MS, folder }
     }
 
     /// Everything `frame` makes the server write.
@@ -147,11 +137,7 @@ impl World {
         Answer {
             code: reply.code,
             remark: reply.remark.as_ref().map(text).unwrap_or_default(),
-            ext: reply
-                .ext
-                .iter()
-                .map(|(key, value)| (text(&key), text(&value)))
-                .collect(),
+            ext: reply.ext.iter().map(|(key, value)| (text(&key), text(&value))).collect(),
             body: String::from_utf8(reply.body.to_vec()).expect("UTF-8"),
         }
     }
@@ -166,12 +152,7 @@ impl World {
 
     pub fn register(&mut self, broker: &Broker<'_>) -> Answer {
         let body = broker.body();
-        self.send(
-            &broker
-                .ask(request::REGISTER_BROKER)
-                .body(body.as_bytes())
-                .on(broker.connection),
-        )
+        self.send(&broker.ask(request::REGISTER_BROKER).body(body.as_bytes()).on(broker.connection))
     }
 
     /// Lets time pass second by second, as the turn loop does.
@@ -184,8 +165,7 @@ impl World {
     }
 
     pub fn topics(&mut self) -> String {
-        self.ask(request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &[])
-            .ok()
+        self.ask(request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &[]).ok()
     }
 }
 
@@ -226,11 +206,7 @@ impl<'a> Broker<'a> {
     }
 
     pub fn slave(name: &'a str, addr: &'a str, id: i64) -> Self {
-        Self {
-            id,
-            connection: 2,
-            ..Self::master(name, addr)
-        }
+        Self { id, connection: 2, ..Self::master(name, addr) }
     }
 
     pub fn body(&self) -> String {
@@ -251,10 +227,7 @@ impl<'a> Broker<'a> {
     }
 
     pub fn data_version(&self) -> String {
-        format!(
-            r#"{{"counter":{},"stateVersion":{},"timestamp":7}}"#,
-            self.version, self.state_version
-        )
+        format!(r#"{{"counter":{},"stateVersion":{},"timestamp":7}}"#, self.version, self.state_version)
     }
 
     /// A request that names this broker.
@@ -274,8 +247,7 @@ impl<'a> Broker<'a> {
             ask.ext.push(("enableActingMaster", acting.to_string()));
         }
         if let Some(timeout_ms) = self.timeout_ms {
-            ask.ext
-                .push(("heartbeatTimeoutMillis", timeout_ms.to_string()));
+            ask.ext.push(("heartbeatTimeoutMillis", timeout_ms.to_string()));
         }
         if let Some(zone) = self.zone {
             ask.ext.push(("__ZONE_NAME", zone.to_owned()));

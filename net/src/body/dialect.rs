@@ -8,8 +8,7 @@ use std::io::{self, Write};
 pub(super) fn to_vec<T: Serialize>(body: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let mut serializer = Serializer::with_formatter(&mut out, BareIntegerKeys::default());
-    body.serialize(&mut serializer)
-        .expect("bodies have string or integer keys and no failing serialisers");
+    body.serialize(&mut serializer).expect("bodies have string or integer keys and no failing serialisers");
     out
 }
 
@@ -23,11 +22,7 @@ struct BareIntegerKeys {
 
 impl BareIntegerKeys {
     fn flush<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if std::mem::take(&mut self.is_quote_held) {
-            writer.write_all(b"\"")
-        } else {
-            Ok(())
-        }
+        if std::mem::take(&mut self.is_quote_held) { writer.write_all(b"\"") } else { Ok(()) }
     }
 
     fn number<W: ?Sized + Write>(&mut self, writer: &mut W, value: i64) -> io::Result<()> {
@@ -44,18 +39,10 @@ impl Formatter for BareIntegerKeys {
 
     fn end_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.flush(writer)?;
-        if std::mem::take(&mut self.is_bare) {
-            Ok(())
-        } else {
-            writer.write_all(b"\"")
-        }
+        if std::mem::take(&mut self.is_bare) { Ok(()) } else { writer.write_all(b"\"") }
     }
 
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         self.flush(writer)?;
         writer.write_all(fragment.as_bytes())
     }

@@ -25,27 +25,19 @@ pub mod stats;
 mod tests;
 pub mod topic;
 
-pub use connection::{
-    Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable,
-};
+pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable};
 pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, TopicFilterType};
 pub use group::{
-    ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy,
-    SubscriptionGroupConfig, SubscriptionGroupWrapper,
+    ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy, SubscriptionGroupConfig,
+    SubscriptionGroupWrapper,
 };
-pub use heartbeat::{
-    CheckClientConfig, ConsumerData, HeartbeatData, ProducerData, SubscriptionData,
-};
+pub use heartbeat::{CheckClientConfig, ConsumerData, HeartbeatData, ProducerData, SubscriptionData};
 pub use offset::{ConsumerOffsets, ConsumerStatus, ResetOffsetBody, ResetOffsetBodyForC};
 pub use queue::{LockBatchBody, LockBatchReply, MessageQueue};
 pub use registration::RegisterBrokerBody;
-pub use route::{
-    BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, TopicRouteData,
-};
+pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, TopicRouteData};
 pub use stats::{BrokerStatsData, ConsumeStats, OffsetWrapper, TopicOffset, TopicStatsTable};
-pub use topic::{
-    DataVersion, KvTable, TopicConfig, TopicConfigList, TopicConfigSerializeWrapper, TopicList,
-};
+pub use topic::{DataVersion, KvTable, TopicConfig, TopicConfigList, TopicConfigSerializeWrapper, TopicList};
 
 /// Reads a body as fastjson would: unknown members ignored, nulls as absent, numbers and booleans
 /// as text and the reverse, integer and object map keys. An empty body is an error.

@@ -29,16 +29,9 @@ impl RegisterBrokerBody {
             return Ok(Self::default());
         }
         if version < VERSION_WITH_BODY {
-            return Ok(Self {
-                filter_server_list: Vec::new(),
-                topic_config_serialize_wrapper: decode(body)?,
-            });
+            return Ok(Self { filter_server_list: Vec::new(), topic_config_serialize_wrapper: decode(body)? });
         }
-        if compressed {
-            decode_compressed(body, version)
-        } else {
-            decode(body)
-        }
+        if compressed { decode_compressed(body, version) } else { decode(body) }
     }
 
     /// The plain form, as a Java broker writes it.
@@ -56,24 +49,16 @@ fn shape(what: &str) -> BodyError {
 fn decode_compressed(body: &[u8], version: i32) -> Result<RegisterBrokerBody, BodyError> {
     let mut inflated = Vec::new();
     let mut stream = flate2::read::ZlibDecoder::new(body).take(INFLATED_BYTES_MAX as u64 + 1);
-    stream
-        .read_to_end(&mut inflated)
-        .map_err(|error| BodyError::Shape(format!("zlib: {error}")))?;
+    stream.read_to_end(&mut inflated).map_err(|error| BodyError::Shape(format!("zlib: {error}")))?;
     if INFLATED_BYTES_MAX < inflated.len() {
         return Err(shape("the inflated registration is too large"));
     }
     let mut reader = Sections(&inflated);
-    let mut wrapper = TopicConfigSerializeWrapper {
-        data_version: decode(reader.text()?)?,
-        ..Default::default()
-    };
+    let mut wrapper = TopicConfigSerializeWrapper { data_version: decode(reader.text()?)?, ..Default::default() };
     for _ in 0..reader.number()? {
         let line = String::from_utf8_lossy(reader.text()?);
-        let config =
-            TopicConfig::from_line(&line).ok_or_else(|| shape("a topic line is malformed"))?;
-        wrapper
-            .topic_config_table
-            .insert(config.topic_name.clone(), config);
+        let config = TopicConfig::from_line(&line).ok_or_else(|| shape("a topic line is malformed"))?;
+        wrapper.topic_config_table.insert(config.topic_name.clone(), config);
     }
     let filter_server_list = decode(reader.text()?)?;
     if VERSION_WITH_MAPPINGS <= version {
@@ -83,31 +68,21 @@ fn decode_compressed(body: &[u8], version: i32) -> Result<RegisterBrokerBody, Bo
             wrapper.topic_queue_mapping_info_map.insert(topic, mapping);
         }
     }
-    Ok(RegisterBrokerBody {
-        filter_server_list,
-        topic_config_serialize_wrapper: wrapper,
-    })
+    Ok(RegisterBrokerBody { filter_server_list, topic_config_serialize_wrapper: wrapper })
 }
 
 struct Sections<'a>(&'a [u8]);
 
 impl<'a> Sections<'a> {
     fn number(&mut self) -> Result<i32, BodyError> {
-        let (number, rest) = self
-            .0
-            .split_first_chunk::<4>()
-            .ok_or_else(|| shape("the registration is cut short"))?;
+        let (number, rest) = self.0.split_first_chunk::<4>().ok_or_else(|| shape("the registration is cut short"))?;
         self.0 = rest;
         Ok(i32::from_be_bytes(*number))
     }
 
     fn text(&mut self) -> Result<&'a [u8], BodyError> {
-        let len =
-            usize::try_from(self.number()?).map_err(|_negative| shape("a length is negative"))?;
-        let (text, rest) = self
-            .0
-            .split_at_checked(len)
-            .ok_or_else(|| shape("the registration is cut short"))?;
+        let len = usize::try_from(self.number()?).map_err(|_negative| shape("a length is negative"))?;
+        let (text, rest) = self.0.split_at_checked(len).ok_or_else(|| shape("the registration is cut short"))?;
         self.0 = rest;
         Ok(text)
     }

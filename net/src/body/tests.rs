@@ -7,11 +7,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 fn queue(queue_id: i32) -> MessageQueue {
-    MessageQueue {
-        broker_name: "broker-a".into(),
-        queue_id,
-        topic: "T".into(),
-    }
+    MessageQueue { broker_name: "broker-a".into(), queue_id, topic: "T".into() }
 }
 
 const REGISTRATION: &str = r#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":{"counter":5,"stateVersion":0,"timestamp":1700000000000},"mappingDataVersion":{"counter":0,"stateVersion":0,"timestamp":1700000000000},"topicConfigTable":{"T":{"attributes":{},"order":false,"perm":6,"readQueueNums":4,"topicFilterType":"SINGLE_TAG","topicName":"T","topicSysFlag":0,"writeQueueNums":4}},"topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{"S":{"bname":"broker-a","currIdMap":{0:0,1:1},"dirty":false,"epoch":7,"scope":"__global__","topic":"S","totalQueues":4}}}}"#;
@@ -32,82 +28,36 @@ fn java_bodies_decode_and_encode_to_the_same_bytes() {
     assert_eq!(text(encode_legacy(&route)), ROUTE);
     let standard = ROUTE.replace("{0:", "{\"0\":").replace(",1:", ",\"1\":");
     assert_eq!(text(encode(&route)), standard);
-    assert_eq!(
-        decode::<TopicRouteData>(standard.as_bytes()).unwrap(),
-        route
-    );
+    assert_eq!(decode::<TopicRouteData>(standard.as_bytes()).unwrap(), route);
     let group: SubscriptionGroupConfig = decode(br#"{"groupName":"cg"}"#).unwrap();
     assert_eq!(text(encode(&group)), GROUP);
     let cluster = r#"{"brokerAddrTable":{"broker-a":{"brokerAddrs":{0:"127.0.0.1:10911"},"brokerName":"broker-a","cluster":"DefaultCluster","enableActingMaster":false}},"clusterAddrTable":{"DefaultCluster":["broker-a"]}}"#;
-    assert_eq!(
-        text(encode_legacy(
-            &decode::<ClusterInfo>(cluster.as_bytes()).unwrap()
-        )),
-        cluster
-    );
-    let members =
-        r#"{"brokerMemberGroup":{"brokerAddrs":{0:"x:1"},"brokerName":"b","cluster":"c"}}"#;
-    assert_eq!(
-        text(encode_legacy(
-            &decode::<BrokerMemberGroupReply>(members.as_bytes()).unwrap()
-        )),
-        members
-    );
+    assert_eq!(text(encode_legacy(&decode::<ClusterInfo>(cluster.as_bytes()).unwrap())), cluster);
+    let members = r#"{"brokerMemberGroup":{"brokerAddrs":{0:"x:1"},"brokerName":"b","cluster":"c"}}"#;
+    assert_eq!(text(encode_legacy(&decode::<BrokerMemberGroupReply>(members.as_bytes()).unwrap())), members);
     let locks = r#"{"clientId":"cid","consumerGroup":"cg","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}],"onlyThisBroker":false}"#;
-    assert_eq!(
-        text(encode(&decode::<LockBatchBody>(locks.as_bytes()).unwrap())),
-        locks
-    );
+    assert_eq!(text(encode(&decode::<LockBatchBody>(locks.as_bytes()).unwrap())), locks);
     let offsets = r#"{"offsetTable":{"T@cg":{0:5,1:6}}}"#;
-    assert_eq!(
-        text(encode_legacy(
-            &decode::<ConsumerOffsets>(offsets.as_bytes()).unwrap()
-        )),
-        offsets
-    );
+    assert_eq!(text(encode_legacy(&decode::<ConsumerOffsets>(offsets.as_bytes()).unwrap())), offsets);
 }
 
 #[test]
 fn queue_keyed_maps_use_the_object_form() {
-    let reset = ResetOffsetBody {
-        offset_table: [(queue(1), 6), (queue(0), 5)].into(),
-    };
+    let reset = ResetOffsetBody { offset_table: [(queue(1), 6), (queue(0), 5)].into() };
     let expected = r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:5,{"brokerName":"broker-a","queueId":1,"topic":"T"}:6}}"#;
     assert_eq!(text(reset.encode()), expected);
-    assert_eq!(
-        decode::<ResetOffsetBody>(expected.as_bytes()).unwrap(),
-        reset
-    );
-    let offset = TopicOffset {
-        last_update_timestamp: 9,
-        max_offset: 42,
-        min_offset: 0,
-    };
-    let stats = TopicStatsTable {
-        offset_table: [(queue(0), offset)].into(),
-        topic_put_tps: 1.5,
-    };
+    assert_eq!(decode::<ResetOffsetBody>(expected.as_bytes()).unwrap(), reset);
+    let offset = TopicOffset { last_update_timestamp: 9, max_offset: 42, min_offset: 0 };
+    let stats = TopicStatsTable { offset_table: [(queue(0), offset)].into(), topic_put_tps: 1.5 };
     let expected = r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:{"lastUpdateTimestamp":9,"maxOffset":42,"minOffset":0}},"topicPutTps":1.5}"#;
     assert_eq!(text(stats.encode()), expected);
-    assert_eq!(
-        decode::<TopicStatsTable>(expected.as_bytes()).unwrap(),
-        stats
-    );
-    let stats = ConsumeStats {
-        consume_tps: 0.0,
-        offset_table: [(queue(0), OffsetWrapper::default())].into(),
-    };
+    assert_eq!(decode::<TopicStatsTable>(expected.as_bytes()).unwrap(), stats);
+    let stats = ConsumeStats { consume_tps: 0.0, offset_table: [(queue(0), OffsetWrapper::default())].into() };
     let expected = r#"{"consumeTps":0.0,"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:{"brokerOffset":0,"consumerOffset":0,"lastTimestamp":0,"pullOffset":0}}}"#;
     assert_eq!(text(stats.encode()), expected);
-    let status = r#"{"consumerTable":{"c":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:6}},"messageQueueTable":{}}"#;
-    assert_eq!(
-        text(
-            decode::<ConsumerStatus>(status.as_bytes())
-                .unwrap()
-                .encode()
-        ),
-        status
-    );
+    let status =
+        r#"{"consumerTable":{"c":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:6}},"messageQueueTable":{}}"#;
+    assert_eq!(text(decode::<ConsumerStatus>(status.as_bytes()).unwrap().encode()), status);
 }
 
 #[test]
@@ -115,16 +65,10 @@ fn heartbeats_of_go_clients_are_read() {
     let body = br#"{"clientID":"c","consumerDataSet":[{"groupName":"cg","consumeType":"CONSUME_PASSIVELY","messageModel":"BroadCasting","consumeFromWhere":4,"subscriptionDataSet":[{"topic":"T","codeSet":["65"],"tagsSet":["A"],"subVersion":1700000000000000000,"expressionType":null}],"unitMode":"true"}],"isWithoutSub":true,"producerDataSet":null}"#;
     let heartbeat: HeartbeatData = decode(body).unwrap();
     let consumer = &heartbeat.consumer_data_set[0];
-    assert_eq!(
-        (consumer.message_model, consumer.unit_mode),
-        (MessageModel::Broadcasting, true)
-    );
+    assert_eq!((consumer.message_model, consumer.unit_mode), (MessageModel::Broadcasting, true));
     assert_eq!(consumer.consume_from_where, ConsumeFromWhere::FirstOffset);
     let subscription = &consumer.subscription_data_set[0];
-    assert_eq!(
-        (subscription.code_set.as_slice(), subscription.sub_version),
-        (&[65][..], 1_700_000_000_000_000_000)
-    );
+    assert_eq!((subscription.code_set.as_slice(), subscription.sub_version), (&[65][..], 1_700_000_000_000_000_000));
     assert_eq!(subscription.expression_type, "TAG");
     assert!(heartbeat.without_sub && heartbeat.producer_data_set.is_empty());
 }
@@ -140,41 +84,17 @@ fn compressed_registrations_are_read() {
         }
     };
     section(None, &[r#"{"counter":5,"stateVersion":0,"timestamp":9}"#]);
-    section(
-        Some(2),
-        &[
-            r#"T 4 8 6 SINGLE_TAG {"message.type":"FIFO"}"#,
-            "U 1 1 7 MULTI_TAG",
-        ],
-    );
+    section(Some(2), &[r#"T 4 8 6 SINGLE_TAG {"message.type":"FIFO"}"#, "U 1 1 7 MULTI_TAG"]);
     section(None, &["[]"]);
-    section(
-        Some(1),
-        &[r#"{"bname":"b","currIdMap":{0:0},"topic":"S","totalQueues":4}"#],
-    );
+    section(Some(1), &[r#"{"bname":"b","currIdMap":{0:0},"topic":"S","totalQueues":4}"#]);
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(&plain).unwrap();
     let body = encoder.finish().unwrap();
-    let wrapper = RegisterBrokerBody::decode(&body, true, 513)
-        .unwrap()
-        .topic_config_serialize_wrapper;
-    assert_eq!(
-        wrapper.data_version,
-        DataVersion {
-            counter: 5,
-            state_version: 0,
-            timestamp: 9
-        }
-    );
-    assert_eq!(
-        wrapper.topic_config_table["T"].attributes["message.type"],
-        "FIFO"
-    );
+    let wrapper = RegisterBrokerBody::decode(&body, true, 513).unwrap().topic_config_serialize_wrapper;
+    assert_eq!(wrapper.data_version, DataVersion { counter: 5, state_version: 0, timestamp: 9 });
+    assert_eq!(wrapper.topic_config_table["T"].attributes["message.type"], "FIFO");
     assert_eq!(wrapper.topic_config_table["T"].write_queue_nums, 8);
-    assert_eq!(
-        wrapper.topic_config_table["U"].topic_filter_type,
-        TopicFilterType::MultiTag
-    );
+    assert_eq!(wrapper.topic_config_table["U"].topic_filter_type, TopicFilterType::MultiTag);
     assert_eq!(wrapper.topic_queue_mapping_info_map["S"].curr_id_map[&0], 0);
     assert!(
         RegisterBrokerBody::decode(&body, true, 401)
@@ -190,16 +110,8 @@ fn compressed_registrations_are_read() {
 #[test]
 fn old_brokers_send_the_bare_wrapper() {
     let body = br#"{"topicConfigTable":{"T":{"topicName":"T"}}}"#;
-    let wrapper = RegisterBrokerBody::decode(body, false, 36)
-        .unwrap()
-        .topic_config_serialize_wrapper;
-    assert_eq!(
-        wrapper.topic_config_table["T"],
-        TopicConfig {
-            topic_name: "T".into(),
-            ..TopicConfig::default()
-        }
-    );
+    let wrapper = RegisterBrokerBody::decode(body, false, 36).unwrap().topic_config_serialize_wrapper;
+    assert_eq!(wrapper.topic_config_table["T"], TopicConfig { topic_name: "T".into(), ..TopicConfig::default() });
 }
 
 #[test]
@@ -212,19 +124,15 @@ fn what_is_no_json_is_an_error() {
 }
 
 fn config() -> impl Strategy<Value = TopicConfig> {
-    (
-        ".{0,8}",
-        any::<bool>(),
-        any::<i32>(),
-        proptest::collection::btree_map(".{0,4}", ".{0,4}", 0..3),
-    )
-        .prop_map(|(topic_name, order, perm, attributes)| TopicConfig {
+    (".{0,8}", any::<bool>(), any::<i32>(), proptest::collection::btree_map(".{0,4}", ".{0,4}", 0..3)).prop_map(
+        |(topic_name, order, perm, attributes)| TopicConfig {
             topic_name,
             order,
             perm,
             attributes,
             ..TopicConfig::default()
-        })
+        },
+    )
 }
 
 proptest! {

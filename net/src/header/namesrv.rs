@@ -136,14 +136,7 @@ mod tests {
         });
         let frame = Frame::decode(&out).unwrap();
         let header = RegisterBrokerHeader::decode(&frame).unwrap();
-        assert_eq!(
-            (
-                header.heartbeat_timeout_millis,
-                header.body_crc32,
-                header.compressed
-            ),
-            (None, 0, false)
-        );
+        assert_eq!((header.heartbeat_timeout_millis, header.body_crc32, header.compressed), (None, 0, false));
         assert_eq!(header.enable_acting_master, None);
     }
 

@@ -74,8 +74,6 @@ headers! {
 
 impl SearchOffsetHeader<'_> {
     pub fn is_upper(&self) -> bool {
-        self.boundary_type
-            .as_ref()
-            .is_some_and(|kind| kind.to_cow().eq_ignore_ascii_case("UPPER"))
+        self.boundary_type.as_ref().is_some_and(|kind| kind.to_cow().eq_ignore_ascii_case("UPPER"))
     }
 }

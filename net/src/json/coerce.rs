@@ -42,10 +42,9 @@ impl Value {
             Ok(whole) => Ok(whole),
             Err(_) => match text.parse::<f64>() {
                 Ok(number) if number.abs() < 9.0e18 => Ok(number as i64),
-                _ => Err(BodyError::Shape(format!(
-                    "not a whole number: {}",
-                    text.chars().take(40).collect::<String>()
-                ))),
+                _ => {
+                    Err(BodyError::Shape(format!("not a whole number: {}", text.chars().take(40).collect::<String>())))
+                }
             },
         }
     }
@@ -73,9 +72,7 @@ impl<'de> Deserializer<'de> for Value {
             Self::Text(text) => visitor.visit_string(text),
             Self::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
             Self::Object(members) => {
-                let members = members
-                    .into_iter()
-                    .filter(|(_, value)| *value != Self::Null);
+                let members = members.into_iter().filter(|(_, value)| *value != Self::Null);
                 visitor.visit_map(MapDeserializer::new(members))
             }
         }
@@ -84,9 +81,7 @@ impl<'de> Deserializer<'de> for Value {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, BodyError> {
         match self {
             Self::Bool(value) => visitor.visit_bool(value),
-            Self::Text(text) => {
-                visitor.visit_bool(text.eq_ignore_ascii_case("true") || text == "1")
-            }
+            Self::Text(text) => visitor.visit_bool(text.eq_ignore_ascii_case("true") || text == "1"),
             Self::Number(text) => visitor.visit_bool(text == "1"),
             _ => Err(BodyError::custom("a boolean is expected")),
         }
@@ -99,9 +94,7 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, BodyError> {
         match self {
-            Self::Number(text) | Self::Text(text) => {
-                visitor.visit_f64(text.parse().map_err(BodyError::custom)?)
-            }
+            Self::Number(text) | Self::Text(text) => visitor.visit_f64(text.parse().map_err(BodyError::custom)?),
             _ => Err(BodyError::custom("a number is expected")),
         }
     }

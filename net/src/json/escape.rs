@@ -29,10 +29,7 @@ fn first_special(text: &str) -> Option<(usize, char)> {
     if plain == text.len() {
         return None;
     }
-    let (at, c) = text
-        .get(plain..)?
-        .char_indices()
-        .find(|(_, c)| needs_escape(*c))?;
+    let (at, c) = text.get(plain..)?.char_indices().find(|(_, c)| needs_escape(*c))?;
     Some((plain + at, c))
 }
 

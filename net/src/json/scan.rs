@@ -73,11 +73,7 @@ impl<'a> Scanner<'a> {
             return self.raw_string_with_escapes(start, end);
         }
         self.at = end + 1;
-        Some(Raw {
-            start,
-            end,
-            has_escapes: false,
-        })
+        Some(Raw { start, end, has_escapes: false })
     }
 
     /// `escape` is the position of the first backslash.
@@ -87,11 +83,7 @@ impl<'a> Scanner<'a> {
             let (at, byte) = special(self.text.as_bytes(), escape + 1 + len)?;
             if byte == b'"' {
                 self.at = at + 1;
-                return Some(Raw {
-                    start,
-                    end: at,
-                    has_escapes: true,
-                });
+                return Some(Raw { start, end: at, has_escapes: true });
             }
             escape = at;
         }
@@ -100,11 +92,7 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn text_of(&self, raw: Raw) -> Option<Text<'a>> {
         let inside = self.text.get(raw.start..raw.end)?;
-        Some(if raw.has_escapes {
-            Text::escaped(inside)
-        } else {
-            Text::plain(inside)
-        })
+        Some(if raw.has_escapes { Text::escaped(inside) } else { Text::plain(inside) })
     }
 
     pub(crate) fn string(&mut self) -> Option<Text<'a>> {
@@ -174,17 +162,12 @@ fn special(bytes: &[u8], from: usize) -> Option<(usize, u8)> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = from;
-    while let Some(word) = bytes
-        .get(at..at + 8)
-        .and_then(|word| word.first_chunk::<8>())
-    {
+    while let Some(word) = bytes.get(at..at + 8).and_then(|word| word.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*word);
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
         // The lowest marked byte is exact; only bytes above a true hit can be marked wrongly.
-        let hits = ((quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash))
-            & HIGHS;
+        let hits = ((quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & HIGHS;
         if hits != 0 {
             let index = hits.trailing_zeros() & !7;
             return Some((at + (index / 8) as usize, (word >> index) as u8));
@@ -196,11 +179,7 @@ fn special(bytes: &[u8], from: usize) -> Option<(usize, u8)> {
 
 #[cold]
 fn special_in_tail(bytes: &[u8], from: usize) -> Option<(usize, u8)> {
-    let hit = from
-        + bytes
-            .get(from..)?
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let hit = from + bytes.get(from..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
     Some((hit, *bytes.get(hit)?))
 }
 
@@ -231,12 +210,7 @@ pub(crate) struct StringObject<'a> {
 
 impl<'a> StringObject<'a> {
     pub(crate) fn empty() -> Self {
-        Self {
-            text: "",
-            rest: 0,
-            count: 0,
-            spans: [Span::default(); SPANS_MAX],
-        }
+        Self { text: "", rest: 0, count: 0, spans: [Span::default(); SPANS_MAX] }
     }
 
     fn clear(&mut self, text: &'a str, rest: usize) {
@@ -268,10 +242,7 @@ impl<'a> StringObject<'a> {
     pub(crate) fn iter(&self) -> StringPairs<'_, 'a> {
         StringPairs {
             spans: self.spans.get(..self.count).unwrap_or_default().iter(),
-            rest: Scanner {
-                text: self.text,
-                at: self.rest,
-            },
+            rest: Scanner { text: self.text, at: self.rest },
         }
     }
 }
@@ -311,11 +282,7 @@ impl<'a> Iterator for StringPairs<'_, 'a> {
         let text = self.rest.text;
         let key = text.get(span.key_start.into()..span.key_end.into())?;
         let value = text.get(span.value_start.into()..(span.value_end & !ESCAPED).into())?;
-        let value = if span.value_end & ESCAPED == 0 {
-            Text::plain(value)
-        } else {
-            Text::escaped(value)
-        };
+        let value = if span.value_end & ESCAPED == 0 { Text::plain(value) } else { Text::escaped(value) };
         Some((Text::plain(key), value))
     }
 }
@@ -347,16 +314,9 @@ mod tests {
     fn pairs_beyond_the_remembered_ones_are_scanned() {
         for separator in [",", " , "] {
             let long = "x".repeat(40_000);
-            for values in [
-                vec!["v"; 50],
-                vec!["v", &long, "w", ""],
-                vec!["v"; SPANS_MAX],
-            ] {
-                let pairs: Vec<_> = values
-                    .iter()
-                    .enumerate()
-                    .map(|(key, value)| format!("\"{key}\":\"{value}\""))
-                    .collect();
+            for values in [vec!["v"; 50], vec!["v", &long, "w", ""], vec!["v"; SPANS_MAX]] {
+                let pairs: Vec<_> =
+                    values.iter().enumerate().map(|(key, value)| format!("\"{key}\":\"{value}\"")).collect();
                 let text = format!("{{{} }}", pairs.join(separator));
                 let object = object(&mut Scanner::new(&text)).unwrap();
                 let read: Vec<_> = object.iter().map(|(_, value)| value.to_string()).collect();
@@ -370,31 +330,15 @@ mod tests {
         let mut scanner = Scanner::new(r#" { "a" : "1" , "b":"\u0001\"" } "#);
         let object = object(&mut scanner).unwrap();
         assert!(scanner.is_at_end());
-        let pairs: Vec<_> = object
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        assert_eq!(
-            pairs,
-            [
-                ("a".into(), "1".into()),
-                ("b".into(), "\u{1}\"".to_string())
-            ]
-        );
+        let pairs: Vec<_> = object.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), "\u{1}\"".to_string())]);
     }
 
     #[test]
     fn anything_unusual_gives_up() {
-        for text in [
-            r#"{"a":1}"#,
-            r#"{a:"1"}"#,
-            r#"{"a":"1",}"#,
-            r#"{"a":"\x"}"#,
-            r#"{"a":"1""#,
-            "{",
-            "",
-            r#"{"a":"\u12"}"#,
-        ] {
+        for text in
+            [r#"{"a":1}"#, r#"{a:"1"}"#, r#"{"a":"1",}"#, r#"{"a":"\x"}"#, r#"{"a":"1""#, "{", "", r#"{"a":"\u12"}"#]
+        {
             assert!(object(&mut Scanner::new(text)).is_none(), "{text}");
         }
         assert_eq!(Scanner::new("2147483648").int(), None);

@@ -17,10 +17,7 @@ struct Broker {
 }
 
 fn broker() -> Broker {
-    let group_settings = GroupSettings {
-        auto_create_subscription_group: false,
-        ..GroupSettings::default()
-    };
+    let group_settings = GroupSettings { auto_create_subscription_group: false, ..GroupSettings::default() };
     let mut broker = Broker {
         settings: CheckSettings::default(),
         topics: TopicTable::new(TopicSettings::default(), 1),
@@ -29,20 +26,10 @@ fn broker() -> Broker {
     };
     for config in [
         topic("orders", 4, 6),
+        TopicConfig { write_queue_nums: 2, ..topic("narrow", 4, 6) },
+        TopicConfig { order: true, ..topic("ordered", 4, 6) },
         TopicConfig {
-            write_queue_nums: 2,
-            ..topic("narrow", 4, 6)
-        },
-        TopicConfig {
-            order: true,
-            ..topic("ordered", 4, 6)
-        },
-        TopicConfig {
-            attributes: [(
-                CLEANUP_POLICY.to_owned(),
-                CLEANUP_POLICY_COMPACTION.to_owned(),
-            )]
-            .into(),
+            attributes: [(CLEANUP_POLICY.to_owned(), CLEANUP_POLICY_COMPACTION.to_owned())].into(),
             ..topic("compacted", 4, 6)
         },
         topic("hidden", 4, 2),
@@ -74,29 +61,17 @@ impl Broker {
     }
 
     fn send_code(&self, request: &SendRequest<'_>) -> i32 {
-        self.send(request)
-            .map_or_else(|refusal| refusal.code, |_check| 0)
+        self.send(request).map_or_else(|refusal| refusal.code, |_check| 0)
     }
 
     fn pull(&self, request: &PullRequest<'_>) -> Result<PullCheck<'_>, Refusal> {
-        check_pull(
-            &self.settings,
-            &self.topics,
-            &self.groups,
-            &self.views,
-            request,
-        )
+        check_pull(&self.settings, &self.topics, &self.groups, &self.views, request)
     }
 
     /// The code and forbidden type of the answer.
     fn pull_code(&self, request: &PullRequest<'_>) -> (i32, i32) {
         self.pull(request).map_or_else(
-            |refusal| {
-                (
-                    refusal.code,
-                    refusal.forbidden_type.map_or(0, |kind| kind as i32),
-                )
-            },
+            |refusal| (refusal.code, refusal.forbidden_type.map_or(0, |kind| kind as i32)),
             |_check| (0, 0),
         )
     }
@@ -141,84 +116,24 @@ fn sends_are_refused_with_the_codes_of_the_reference() {
     let long_retry = format!("%RETRY%{}", "g".repeat(121));
     for (request, code) in [
         (send("orders"), 0),
-        (
-            SendRequest {
-                queue_id: -1,
-                ..send("orders")
-            },
-            0,
-        ),
-        (
-            SendRequest {
-                queue_id: 3,
-                ..send("narrow")
-            },
-            0,
-        ),
-        (
-            SendRequest {
-                queue_id: 4,
-                ..send("narrow")
-            },
-            29,
-        ),
+        (SendRequest { queue_id: -1, ..send("orders") }, 0),
+        (SendRequest { queue_id: 3, ..send("narrow") }, 0),
+        (SendRequest { queue_id: 4, ..send("narrow") }, 29),
         (send("bad name"), 29),
         (send(""), 29),
         (send(&long), 29),
         (send("SCHEDULE_TOPIC_XXXX"), 16),
         (send("RMQ_SYS_TRANS_HALF_TOPIC"), 16),
-        (
-            SendRequest {
-                default_topic: "absent",
-                ..send("new")
-            },
-            17,
-        ),
+        (SendRequest { default_topic: "absent", ..send("new") }, 17),
         (send("%RETRY%g"), 0),
         (send("%RETRY%unknown"), 26),
-        (
-            SendRequest {
-                is_batch: true,
-                ..send("%RETRY%g")
-            },
-            13,
-        ),
-        (
-            SendRequest {
-                is_batch: true,
-                ..send(&long_retry)
-            },
-            13,
-        ),
-        (
-            SendRequest {
-                is_batch: true,
-                ..send("orders")
-            },
-            0,
-        ),
+        (SendRequest { is_batch: true, ..send("%RETRY%g") }, 13),
+        (SendRequest { is_batch: true, ..send(&long_retry) }, 13),
+        (SendRequest { is_batch: true, ..send("orders") }, 0),
         (send("compacted"), 13),
-        (
-            SendRequest {
-                properties: b"KEYS\x01 \x02",
-                ..send("compacted")
-            },
-            13,
-        ),
-        (
-            SendRequest {
-                properties: b"KEYS\x01k\x02",
-                ..send("compacted")
-            },
-            0,
-        ),
-        (
-            SendRequest {
-                properties: b"TRAN_MSG\x01true\x02",
-                ..send("orders")
-            },
-            0,
-        ),
+        (SendRequest { properties: b"KEYS\x01 \x02", ..send("compacted") }, 13),
+        (SendRequest { properties: b"KEYS\x01k\x02", ..send("compacted") }, 0),
+        (SendRequest { properties: b"TRAN_MSG\x01true\x02", ..send("orders") }, 0),
     ] {
         assert_eq!(broker.send_code(&request), code, "{request:?}");
     }
@@ -230,10 +145,7 @@ fn a_missing_topic_or_group_is_handed_back_to_be_created() {
     let Ok(SendCheck::CreateTopic(created)) = broker.send(&send("new")) else {
         panic!("the topic is to be created");
     };
-    assert_eq!(
-        (created.topic_name.as_str(), created.read_queue_nums),
-        ("new", 4)
-    );
+    assert_eq!((created.topic_name.as_str(), created.read_queue_nums), ("new", 4));
     broker.groups = GroupTable::new(GroupSettings::default(), 1);
     let Ok(SendCheck::CreateGroup(group)) = broker.send(&send("%RETRY%unknown")) else {
         panic!("the group is to be created");
@@ -248,27 +160,17 @@ fn settings_of_the_broker_refuse_sends() {
     assert_eq!(broker.send_code(&send("orders")), 0);
     assert_eq!(broker.send_code(&send("ordered")), 16);
     broker.settings.reject_transaction_message = true;
-    let transaction = SendRequest {
-        properties: b"TRAN_MSG\x01TRUE\x02",
-        ..send("orders")
-    };
+    let transaction = SendRequest { properties: b"TRAN_MSG\x01TRUE\x02", ..send("orders") };
     assert_eq!(broker.send_code(&transaction), 16);
     broker.settings.start_accept_send_ms = 101;
-    assert_eq!(
-        broker.send_code(&send("bad name")),
-        1,
-        "the first fault is answered"
-    );
+    assert_eq!(broker.send_code(&send("bad name")), 1, "the first fault is answered");
     broker.settings.start_accept_send_ms = 100;
     assert_eq!(broker.send_code(&send("bad name")), 29);
 }
 
 #[test]
 fn a_negative_queue_id_picks_any_write_queue() {
-    let narrow = TopicConfig {
-        write_queue_nums: 2,
-        ..topic("narrow", 4, 6)
-    };
+    let narrow = TopicConfig { write_queue_nums: 2, ..topic("narrow", 4, 6) };
     assert_eq!(queue_of_send(&narrow, 3, 7), Some(3));
     assert_eq!(queue_of_send(&narrow, -1, 7), Some(1));
     assert_eq!(queue_of_send(&topic("none", 0, 6), -1, 7), None);
@@ -292,57 +194,15 @@ fn pulls_with_their_own_subscription_are_refused_with_the_codes_of_the_reference
     let broker = broker();
     for (request, answer) in [
         (pull("orders"), (0, 0)),
-        (
-            PullRequest {
-                subscription: None,
-                ..pull("orders")
-            },
-            (0, 0),
-        ),
-        (
-            PullRequest {
-                group: "unknown",
-                ..pull("orders")
-            },
-            (26, 0),
-        ),
+        (PullRequest { subscription: None, ..pull("orders") }, (0, 0)),
+        (PullRequest { group: "unknown", ..pull("orders") }, (26, 0)),
         (pull("absent"), (17, 0)),
         (pull("hidden"), (16, 3)),
-        (
-            PullRequest {
-                queue_id: 4,
-                ..pull("orders")
-            },
-            (29, 0),
-        ),
-        (
-            PullRequest {
-                queue_id: -1,
-                ..pull("orders")
-            },
-            (29, 0),
-        ),
-        (
-            PullRequest {
-                subscription: Some("||"),
-                ..pull("orders")
-            },
-            (23, 0),
-        ),
-        (
-            PullRequest {
-                expression_type: Some("SQL92"),
-                ..pull("orders")
-            },
-            (1, 0),
-        ),
-        (
-            PullRequest {
-                sys_flag: 0,
-                ..pull("orders")
-            },
-            (24, 0),
-        ),
+        (PullRequest { queue_id: 4, ..pull("orders") }, (29, 0)),
+        (PullRequest { queue_id: -1, ..pull("orders") }, (29, 0)),
+        (PullRequest { subscription: Some("||"), ..pull("orders") }, (23, 0)),
+        (PullRequest { expression_type: Some("SQL92"), ..pull("orders") }, (1, 0)),
+        (PullRequest { sys_flag: 0, ..pull("orders") }, (24, 0)),
     ] {
         assert_eq!(broker.pull_code(&request), answer, "{request:?}");
     }
@@ -351,48 +211,28 @@ fn pulls_with_their_own_subscription_are_refused_with_the_codes_of_the_reference
 #[test]
 fn pulls_by_the_groups_subscription_need_a_fitting_heartbeat() {
     let mut broker = broker();
-    let by_group = |topic| PullRequest {
-        sys_flag: 0,
-        ..pull(topic)
-    };
+    let by_group = |topic| PullRequest { sys_flag: 0, ..pull(topic) };
     broker.subscribe(MessageModel::Clustering, "orders", "A", "TAG");
     assert_eq!(broker.pull_code(&by_group("orders")), (0, 0));
     assert_eq!(broker.pull_code(&by_group("ordered")), (24, 0));
-    let newer = PullRequest {
-        sub_version: 11,
-        ..by_group("orders")
-    };
+    let newer = PullRequest { sub_version: 11, ..by_group("orders") };
     assert_eq!(broker.pull_code(&newer), (25, 0));
-    let Ok(PullCheck::Ready {
-        filter: Cow::Borrowed(filter),
-        ..
-    }) = broker.pull(&by_group("orders"))
-    else {
+    let Ok(PullCheck::Ready { filter: Cow::Borrowed(filter), .. }) = broker.pull(&by_group("orders")) else {
         panic!("the filter is borrowed from the heartbeat's subscription");
     };
     assert_eq!(*filter, TagFilter::Codes([65].into()));
 
     broker.groups.set_readable("g", "orders", false, 2);
     assert_eq!(broker.pull_code(&by_group("orders")), (16, 5));
-    assert_eq!(
-        broker.pull_code(&pull("orders")),
-        (0, 0),
-        "only by the group's subscription"
-    );
+    assert_eq!(broker.pull_code(&pull("orders")), (0, 0), "only by the group's subscription");
     broker.groups.set_readable("g", "orders", true, 3);
 
     broker.subscribe(MessageModel::Broadcasting, "orders", "A", "TAG");
     assert_eq!(broker.pull_code(&by_group("orders")), (0, 0));
-    let closed = SubscriptionGroupConfig {
-        consume_broadcast_enable: false,
-        ..with_defaults("g")
-    };
+    let closed = SubscriptionGroupConfig { consume_broadcast_enable: false, ..with_defaults("g") };
     broker.groups.put(closed, 4);
     assert_eq!(broker.pull_code(&by_group("orders")), (16, 4));
-    let disabled = SubscriptionGroupConfig {
-        consume_enable: false,
-        ..with_defaults("g")
-    };
+    let disabled = SubscriptionGroupConfig { consume_enable: false, ..with_defaults("g") };
     broker.groups.put(disabled, 5);
     assert_eq!(broker.pull_code(&by_group("orders")), (16, 2));
 }
@@ -401,10 +241,7 @@ fn pulls_by_the_groups_subscription_need_a_fitting_heartbeat() {
 fn filters_other_than_tags_are_not_supported() {
     let mut broker = broker();
     broker.subscribe(MessageModel::Clustering, "orders", "a > 1", "SQL92");
-    let by_group = PullRequest {
-        sys_flag: 0,
-        ..pull("orders")
-    };
+    let by_group = PullRequest { sys_flag: 0, ..pull("orders") };
     assert_eq!(broker.pull_code(&by_group), (1, 0));
     broker.settings.enable_property_filter = true;
     assert_eq!(broker.pull_code(&by_group), (27, 0));
@@ -416,19 +253,9 @@ fn settings_of_the_broker_refuse_pulls() {
     broker.settings.reject_pull_consumer_enable = true;
     assert_eq!(broker.pull_code(&pull("orders")), (24, 0));
     broker.settings.lite_pull_message_enable = false;
-    assert_eq!(
-        broker.pull_code(&PullRequest {
-            is_lite: true,
-            ..pull("orders")
-        }),
-        (16, 1)
-    );
+    assert_eq!(broker.pull_code(&PullRequest { is_lite: true, ..pull("orders") }), (16, 1));
     broker.settings.broker_permission = perm::WRITE;
-    assert_eq!(
-        broker.pull_code(&pull("absent")),
-        (16, 1),
-        "the first fault is answered"
-    );
+    assert_eq!(broker.pull_code(&pull("absent")), (16, 1), "the first fault is answered");
 }
 
 #[test]

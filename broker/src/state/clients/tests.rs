@@ -39,53 +39,29 @@ fn consumer(group: &str, model: MessageModel, topics: &[(&str, i64)]) -> Consume
         group_name: group.to_owned(),
         consume_type: ConsumeType::ConsumePassively,
         message_model: model,
-        subscription_data_set: topics
-            .iter()
-            .map(|(topic, version)| subscription(topic, *version))
-            .collect(),
+        subscription_data_set: topics.iter().map(|(topic, version)| subscription(topic, *version)).collect(),
         ..ConsumerData::default()
     }
 }
 
 fn heartbeat(client_id: &str, consumers: Vec<ConsumerData>) -> HeartbeatData {
-    HeartbeatData {
-        client_id: client_id.to_owned(),
-        consumer_data_set: consumers,
-        ..HeartbeatData::default()
-    }
+    HeartbeatData { client_id: client_id.to_owned(), consumer_data_set: consumers, ..HeartbeatData::default() }
 }
 
 fn clustering(client_id: &str, group: &str, topics: &[(&str, i64)]) -> HeartbeatData {
-    heartbeat(
-        client_id,
-        vec![consumer(group, MessageModel::Clustering, topics)],
-    )
+    heartbeat(client_id, vec![consumer(group, MessageModel::Clustering, topics)])
 }
 
 fn notified(changes: &ClientChanges) -> Vec<(&str, Vec<u64>)> {
     changes
         .notices
         .iter()
-        .map(|notice| {
-            (
-                &*notice.group,
-                notice
-                    .connections
-                    .iter()
-                    .map(|connection| connection.0)
-                    .collect(),
-            )
-        })
+        .map(|notice| (&*notice.group, notice.connections.iter().map(|connection| connection.0).collect()))
         .collect()
 }
 
 fn ids(registry: &ClientRegistry, group: &str) -> Vec<String> {
-    registry
-        .member_ids(group)
-        .unwrap_or_default()
-        .iter()
-        .map(|id| id.to_string())
-        .collect()
+    registry.member_ids(group).unwrap_or_default().iter().map(|id| id.to_string()).collect()
 }
 
 #[test]
@@ -95,32 +71,20 @@ fn members_are_told_when_the_group_changes_and_only_then() {
     let (first, _) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
     assert_eq!(notified(&first), [("g", vec![1])]);
     assert_eq!(first.views.len(), 1);
-    let (again, is_changed) =
-        registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 1);
+    let (again, is_changed) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 1);
     assert!(again.notices.is_empty() && again.views.is_empty());
     assert!(is_changed, "a V1 heartbeat is always answered so");
-    let (second, _) =
-        registry.heartbeat(&peer(2), &clustering("two", "g", &[("t", 1)]), &groups, 2);
+    let (second, _) = registry.heartbeat(&peer(2), &clustering("two", "g", &[("t", 1)]), &groups, 2);
     assert_eq!(notified(&second), [("g", vec![1, 2])]);
     assert!(second.views.is_empty(), "the view holds no members");
     assert_eq!(ids(&registry, "g"), ["one", "two"]);
-    let (topics, _) = registry.heartbeat(
-        &peer(1),
-        &clustering("one", "g", &[("t", 1), ("u", 1)]),
-        &groups,
-        3,
-    );
+    let (topics, _) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1), ("u", 1)]), &groups, 3);
     assert_eq!(notified(&topics), [("g", vec![1, 2])]);
     let left = registry.unregister(ConnKey(1), None, Some("g"), &groups);
     assert_eq!(notified(&left), [("g", vec![2])]);
     let closed = registry.on_closed(ConnKey(2), &groups);
     assert!(closed.notices.is_empty());
-    assert!(
-        closed
-            .views
-            .first()
-            .is_some_and(|change| change.view.is_none())
-    );
+    assert!(closed.views.first().is_some_and(|change| change.view.is_none()));
     assert_eq!(registry.member_ids("g"), None);
     assert!(registry.connections.is_empty());
 }
@@ -129,33 +93,12 @@ fn members_are_told_when_the_group_changes_and_only_then() {
 fn broadcasting_and_silent_groups_are_not_told() {
     let groups = groups();
     let mut registry = ClientRegistry::default();
-    let broadcast = heartbeat(
-        "one",
-        vec![consumer("g", MessageModel::Broadcasting, &[("t", 1)])],
-    );
-    assert!(
-        registry
-            .heartbeat(&peer(1), &broadcast, &groups, 0)
-            .0
-            .notices
-            .is_empty()
-    );
+    let broadcast = heartbeat("one", vec![consumer("g", MessageModel::Broadcasting, &[("t", 1)])]);
+    assert!(registry.heartbeat(&peer(1), &broadcast, &groups, 0).0.notices.is_empty());
     let silent = clustering("one", "silent", &[("t", 1)]);
-    assert!(
-        registry
-            .heartbeat(&peer(1), &silent, &groups, 0)
-            .0
-            .notices
-            .is_empty()
-    );
+    assert!(registry.heartbeat(&peer(1), &silent, &groups, 0).0.notices.is_empty());
     let unknown = clustering("one", "unknown", &[("t", 1)]);
-    assert!(
-        registry
-            .heartbeat(&peer(1), &unknown, &groups, 0)
-            .0
-            .views
-            .is_empty()
-    );
+    assert!(registry.heartbeat(&peer(1), &unknown, &groups, 0).0.views.is_empty());
     assert_eq!(registry.member_ids("unknown"), None);
 }
 
@@ -166,33 +109,18 @@ fn the_newest_heartbeat_decides_the_subscription() {
     let mut versions = |connection: u64, topics: &[(&str, i64)]| {
         registry.heartbeat(&peer(connection), &clustering("c", "g", topics), &groups, 0);
         let view = registry.view("g").expect("online");
-        let mut seen: Vec<(String, i64)> = view
-            .subscriptions
-            .iter()
-            .map(|(topic, subscription)| (topic.to_string(), subscription.version))
-            .collect();
+        let mut seen: Vec<(String, i64)> =
+            view.subscriptions.iter().map(|(topic, subscription)| (topic.to_string(), subscription.version)).collect();
         seen.sort();
         seen
     };
     let pairs = |pairs: &[(&str, i64)]| -> Vec<(String, i64)> {
-        pairs
-            .iter()
-            .map(|(topic, version)| ((*topic).to_owned(), *version))
-            .collect()
+        pairs.iter().map(|(topic, version)| ((*topic).to_owned(), *version)).collect()
     };
-    assert_eq!(
-        versions(1, &[("t", 5), ("u", 5)]),
-        pairs(&[("t", 5), ("u", 5)])
-    );
+    assert_eq!(versions(1, &[("t", 5), ("u", 5)]), pairs(&[("t", 5), ("u", 5)]));
     assert_eq!(versions(2, &[("t", 4)]), pairs(&[("t", 5)]));
-    assert_eq!(
-        versions(1, &[("t", 5), ("u", 5)]),
-        pairs(&[("t", 5), ("u", 5)])
-    );
-    assert_eq!(
-        versions(2, &[("t", 6), ("t", 7), ("u", 1)]),
-        pairs(&[("t", 7), ("u", 5)])
-    );
+    assert_eq!(versions(1, &[("t", 5), ("u", 5)]), pairs(&[("t", 5), ("u", 5)]));
+    assert_eq!(versions(2, &[("t", 6), ("t", 7), ("u", 1)]), pairs(&[("t", 7), ("u", 5)]));
     assert_eq!(versions(2, &[("t", 7), ("t", 7)]), pairs(&[("t", 7)]));
     assert_eq!(versions(2, &[]), pairs(&[]));
 }
@@ -201,15 +129,8 @@ fn the_newest_heartbeat_decides_the_subscription() {
 fn a_refresh_without_subscriptions_keeps_them_and_asks_for_them_when_unknown() {
     let groups = groups();
     let mut registry = ClientRegistry::default();
-    let full = HeartbeatData {
-        heartbeat_fingerprint: 7,
-        ..clustering("one", "g", &[("t", 1)])
-    };
-    let refresh = HeartbeatData {
-        heartbeat_fingerprint: 7,
-        without_sub: true,
-        ..clustering("one", "g", &[])
-    };
+    let full = HeartbeatData { heartbeat_fingerprint: 7, ..clustering("one", "g", &[("t", 1)]) };
+    let refresh = HeartbeatData { heartbeat_fingerprint: 7, without_sub: true, ..clustering("one", "g", &[]) };
     let (_, is_changed) = registry.heartbeat(&peer(1), &refresh, &groups, 0);
     assert!(is_changed, "we restarted and know nothing of this group");
     let (_, is_changed) = registry.heartbeat(&peer(1), &full, &groups, 1);
@@ -217,10 +138,7 @@ fn a_refresh_without_subscriptions_keeps_them_and_asks_for_them_when_unknown() {
     let (changes, is_changed) = registry.heartbeat(&peer(1), &refresh, &groups, 2);
     assert!(!is_changed && changes.views.is_empty() && changes.notices.is_empty());
     assert!(registry.subscription("g", "t").is_some());
-    let other = HeartbeatData {
-        heartbeat_fingerprint: 8,
-        ..refresh
-    };
+    let other = HeartbeatData { heartbeat_fingerprint: 8, ..refresh };
     assert!(registry.heartbeat(&peer(2), &other, &groups, 3).1);
 }
 
@@ -229,12 +147,7 @@ fn silent_members_expire_and_the_rest_is_told() {
     let groups = groups();
     let mut registry = ClientRegistry::default();
     registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
-    registry.heartbeat(
-        &peer(2),
-        &clustering("two", "g", &[("t", 1)]),
-        &groups,
-        60_000,
-    );
+    registry.heartbeat(&peer(2), &clustering("two", "g", &[("t", 1)]), &groups, 60_000);
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS, &groups);
     assert!(closes.is_empty() && changes.notices.is_empty());
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS + 1, &groups);
@@ -249,12 +162,8 @@ fn producers_are_known_by_group_and_connection() {
     let data = HeartbeatData {
         client_id: "p".to_owned(),
         producer_data_set: vec![
-            ProducerData {
-                group_name: "pg".to_owned(),
-            },
-            ProducerData {
-                group_name: "CLIENT_INNER_PRODUCER".to_owned(),
-            },
+            ProducerData { group_name: "pg".to_owned() },
+            ProducerData { group_name: "CLIENT_INNER_PRODUCER".to_owned() },
         ],
         ..HeartbeatData::default()
     };
@@ -262,14 +171,8 @@ fn producers_are_known_by_group_and_connection() {
     registry.heartbeat(&peer(2), &data, &groups, 0);
     assert_eq!(registry.producers("pg").count(), 2);
     let table = registry.producer_table().data;
-    let info = table
-        .get("pg")
-        .and_then(|infos| infos.first())
-        .expect("listed");
-    assert_eq!(
-        (table.len(), info.remote_ip.as_str()),
-        (2, "/10.0.0.1:5000")
-    );
+    let info = table.get("pg").and_then(|infos| infos.first()).expect("listed");
+    assert_eq!((table.len(), info.remote_ip.as_str()), (2, "/10.0.0.1:5000"));
     let listed = registry.producer_connection("pg").expect("online");
     assert_eq!(listed.connection_set.len(), 2);
     assert_eq!(registry.producer_connection("absent"), None);
@@ -285,64 +188,32 @@ fn lookups_find_members_and_subscribers() {
     let groups = groups();
     let mut registry = ClientRegistry::new(true);
     registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
-    registry.heartbeat(
-        &peer(1),
-        &clustering("one", "h", &[("t", 1), ("u", 1)]),
-        &groups,
-        0,
-    );
-    let found = registry
-        .find_consumer("g", "one")
-        .map(|(connection, _client)| connection);
+    registry.heartbeat(&peer(1), &clustering("one", "h", &[("t", 1), ("u", 1)]), &groups, 0);
+    let found = registry.find_consumer("g", "one").map(|(connection, _client)| connection);
     assert_eq!(found, Some(ConnKey(1)));
     assert!(registry.find_consumer("g", "two").is_none());
-    let on_topic: Vec<String> = registry
-        .groups_on_topic("t")
-        .iter()
-        .map(|group| group.to_string())
-        .collect();
+    let on_topic: Vec<String> = registry.groups_on_topic("t").iter().map(|group| group.to_string()).collect();
     assert_eq!(on_topic, ["g", "h"]);
     let listed = registry.consumer_connection("g").expect("online");
     let connection = listed.connection_set.first().expect("one member");
-    assert_eq!(
-        (connection.client_addr.as_str(), connection.version),
-        ("10.0.0.1:5000", 513)
-    );
+    assert_eq!((connection.client_addr.as_str(), connection.version), ("10.0.0.1:5000", 513));
     let data = listed.subscription_table.get("t").expect("subscribed");
-    assert_eq!(
-        (data.code_set.as_slice(), data.topic.as_str()),
-        (&[65][..], "t")
-    );
+    assert_eq!((data.code_set.as_slice(), data.topic.as_str()), (&[65][..], "t"));
     assert_eq!(registry.consumer_connection("absent"), None);
     let mut pull = clustering("one", "silent", &[("t", 1)]);
     for consumer in &mut pull.consumer_data_set {
         consumer.consume_type = ConsumeType::ConsumeActively;
     }
     registry.heartbeat(&peer(1), &pull, &groups, 0);
-    assert_eq!(
-        registry.member_ids("silent"),
-        None,
-        "pull consumers are rejected"
-    );
+    assert_eq!(registry.member_ids("silent"), None, "pull consumers are rejected");
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Heartbeat {
-        connection: u64,
-        groups: Vec<usize>,
-        producer: bool,
-    },
-    Unregister {
-        connection: u64,
-        group: usize,
-    },
-    Close {
-        connection: u64,
-    },
-    Wait {
-        ms: i64,
-    },
+    Heartbeat { connection: u64, groups: Vec<usize>, producer: bool },
+    Unregister { connection: u64, group: usize },
+    Close { connection: u64 },
+    Wait { ms: i64 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

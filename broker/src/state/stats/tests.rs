@@ -19,18 +19,8 @@ fn draining_hands_each_count_out_once_and_forgets_idle_names() {
     counters.sent_back("t", "g");
     let delta = counters.drain();
     assert_eq!(delta.flows.len(), 3);
-    let put = delta
-        .flows
-        .iter()
-        .find(|(key, _flow)| *key == StatsKey::Put("t".into()));
-    assert_eq!(
-        put.map(|(_key, flow)| *flow),
-        Some(Flow {
-            calls: 2,
-            messages: 3,
-            bytes: 150
-        })
-    );
+    let put = delta.flows.iter().find(|(key, _flow)| *key == StatsKey::Put("t".into()));
+    assert_eq!(put.map(|(_key, flow)| *flow), Some(Flow { calls: 2, messages: 3, bytes: 150 }));
     assert_eq!(counters.puts.len(), 1);
     assert!(counters.drain().is_empty());
     assert!(counters.puts.is_empty() && counters.gets.is_empty() && counters.sent_back.is_empty());
@@ -40,56 +30,22 @@ fn draining_hands_each_count_out_once_and_forgets_idle_names() {
 fn windows_are_the_difference_of_their_samples() {
     let mut stats = stats();
     stats.absorb(counted(|counters| counters.put("t", 30, 3000)), 0);
-    assert_eq!(
-        stats.view("TOPIC_PUT_NUMS", "t"),
-        Some(BrokerStatsData::default()),
-        "not sampled yet"
-    );
+    assert_eq!(stats.view("TOPIC_PUT_NUMS", "t"), Some(BrokerStatsData::default()), "not sampled yet");
     stats.tick(10_000);
-    let minute = stats
-        .view("TOPIC_PUT_NUMS", "t")
-        .expect("counted")
-        .stats_minute;
-    assert_eq!(
-        minute,
-        BrokerStatsItem {
-            sum: 30,
-            tps: 3.0,
-            avgpt: 30.0
-        }
-    );
-    let bytes = stats
-        .view("TOPIC_PUT_SIZE", "t")
-        .expect("counted")
-        .stats_minute;
+    let minute = stats.view("TOPIC_PUT_NUMS", "t").expect("counted").stats_minute;
+    assert_eq!(minute, BrokerStatsItem { sum: 30, tps: 3.0, avgpt: 30.0 });
+    let bytes = stats.view("TOPIC_PUT_SIZE", "t").expect("counted").stats_minute;
     assert_eq!((bytes.sum, bytes.tps), (3000, 300.0));
     assert_eq!(stats.topic_put_tps("t"), 3.0);
     for tick in 2..=7 {
         stats.tick(tick * 10_000);
     }
-    let minute = stats
-        .view("TOPIC_PUT_NUMS", "t")
-        .expect("counted")
-        .stats_minute;
+    let minute = stats.view("TOPIC_PUT_NUMS", "t").expect("counted").stats_minute;
     assert_eq!(minute.sum, 0, "the burst left the window of seven samples");
     stats.tick(600_000);
-    assert_eq!(
-        stats
-            .view("TOPIC_PUT_NUMS", "t")
-            .expect("counted")
-            .stats_hour
-            .sum,
-        30
-    );
+    assert_eq!(stats.view("TOPIC_PUT_NUMS", "t").expect("counted").stats_hour.sum, 30);
     stats.tick(3_600_000);
-    assert_eq!(
-        stats
-            .view("TOPIC_PUT_NUMS", "t")
-            .expect("counted")
-            .stats_day
-            .sum,
-        30
-    );
+    assert_eq!(stats.view("TOPIC_PUT_NUMS", "t").expect("counted").stats_day.sum, 30);
 }
 
 #[test]
@@ -177,45 +133,14 @@ fn totals_shift_at_local_midnight() {
     let mut stats = BrokerStats::new("c", 2 * hour, 0);
     stats.absorb(counted(|counters| counters.put("t", 4, 4)), 0);
     stats.tick(22 * hour - 1);
-    assert_eq!(
-        stats.daily().0,
-        DailyTotals {
-            yesterday_morning: 0,
-            today_morning: 0,
-            now: 4
-        }
-    );
+    assert_eq!(stats.daily().0, DailyTotals { yesterday_morning: 0, today_morning: 0, now: 4 });
     stats.tick(22 * hour);
-    assert_eq!(
-        stats.daily().0,
-        DailyTotals {
-            yesterday_morning: 0,
-            today_morning: 4,
-            now: 4
-        }
-    );
-    stats.absorb(
-        counted(|counters| counters.get_found("t", "g", 3, 3)),
-        23 * hour,
-    );
+    assert_eq!(stats.daily().0, DailyTotals { yesterday_morning: 0, today_morning: 4, now: 4 });
+    stats.absorb(counted(|counters| counters.get_found("t", "g", 3, 3)), 23 * hour);
     stats.tick(46 * hour);
     let (put, get) = stats.daily();
-    assert_eq!(
-        put,
-        DailyTotals {
-            yesterday_morning: 4,
-            today_morning: 4,
-            now: 4
-        }
-    );
-    assert_eq!(
-        get,
-        DailyTotals {
-            yesterday_morning: 0,
-            today_morning: 3,
-            now: 3
-        }
-    );
+    assert_eq!(put, DailyTotals { yesterday_morning: 4, today_morning: 4, now: 4 });
+    assert_eq!(get, DailyTotals { yesterday_morning: 0, today_morning: 3, now: 3 });
 }
 
 #[test]
@@ -225,9 +150,6 @@ fn latencies_fall_into_their_buckets() {
             counters.put_took(elapsed_ms);
         }
     });
-    assert_eq!(
-        delta.totals.put_buckets,
-        [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]
-    );
+    assert_eq!(delta.totals.put_buckets, [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(delta.totals.put_longest_ms, u32::MAX);
 }
