@@ -39,6 +39,11 @@ impl MemoryStorage {
         }
     }
 
+    /// The bytes of a segment file as far as they were written, to be damaged.
+    pub fn segment_mut(&mut self, segment_start: u64) -> Option<&mut [u8]> {
+        self.segments.get_mut(&segment_start).map(Vec::as_mut_slice)
+    }
+
     /// Carries out one command and completes it.
     pub fn carry_out(&mut self, shard: &mut Shard, command: StorageCommand) {
         let done = match command.kind {

@@ -179,7 +179,7 @@ impl Shard {
         self.settings.of_kind(kind)
     }
 
-    /// Something that waited for storage and should ask again.
+    /// Something that waited for storage and should ask again. May name what has been answered meanwhile.
     pub fn ready(&mut self) -> Option<Ticket> {
         self.ready.pop_front()
     }

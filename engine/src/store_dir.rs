@@ -31,8 +31,8 @@ pub use manifest::{Manifest, ManifestError, STORE_FORMAT_VERSION};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectIo {
     Direct,
-    /// The file system refuses O_DIRECT: writes go through the page cache. A completed write then survives `kill -9`
-    /// but not a kernel crash, unless it was synced.
+    /// The file system refuses O_DIRECT: writes go through the page cache, and a driver that is to keep the promise
+    /// "the device has it" syncs every write, whatever the shard's durability.
     Buffered,
 }
 

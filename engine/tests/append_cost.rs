@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use rmq_engine::memory::MemoryStorage;
@@ -32,6 +33,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
+
 fn shard() -> Shard {
     let mut config = ShardConfig::new(0, 1);
     // Small enough to have every pool in use after a few thousand messages.
@@ -47,8 +50,8 @@ fn draft<'a>(body: &'a [u8], queue_id: u32) -> MessageDraft<'a> {
         flag: 0,
         sys_flag: 0,
         born_timestamp_ms: 1,
-        born_host: "127.0.0.1:5".parse().unwrap(),
-        store_host: "127.0.0.1:10911".parse().unwrap(),
+        born_host: HOST,
+        store_host: HOST,
         reconsume_times: 0,
         prepared_transaction_offset: 0,
         body,

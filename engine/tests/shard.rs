@@ -320,6 +320,42 @@ fn a_failed_write_poisons_the_shard_but_not_its_readers() {
 }
 
 #[test]
+fn a_damaged_record_is_skipped_and_its_neighbours_in_other_batches_are_not() {
+    let mut fixture = Fixture::new();
+    // One batch each, 3 segments, far more than stays in memory.
+    fixture.send("T", 0, numbered(1000, 600));
+    let first_from = |fixture: &mut Fixture, offset: i64| {
+        let request = FetchRequest {
+            topic: "T",
+            queue_id: 0,
+            offset,
+            count_max: 1,
+            bytes_max: 1,
+            filter: &TagFilter::All,
+        };
+        match fixture.fetch(&request) {
+            Fetch::Found { slices, next, .. } => {
+                let record = Record::decode(slices[0].as_ref()).unwrap();
+                assert_eq!(next, record.queue_offset + 1);
+                (record.queue_offset, record.physical_offset)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (_, damaged) = first_from(&mut fixture, 10);
+    let damaged = PhysicalOffset::from_wire(damaged).unwrap();
+    // Push the window with the record out of the read cache.
+    fixture.bodies_from("T", 0, 0);
+    let at = damaged.position().bytes() as usize + 300;
+    fixture.storage.segment_mut(0).unwrap()[at] ^= 1;
+    assert_eq!(
+        [9, 10, 11].map(|offset| first_from(&mut fixture, offset).0),
+        [9, 11, 11]
+    );
+    assert_eq!(fixture.shard.counters().reads.damaged_records, 1);
+}
+
+#[test]
 fn too_much_in_memory_is_backpressure() {
     let mut storage = MemoryStorage::new();
     let mut config = config(1);

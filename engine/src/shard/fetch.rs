@@ -62,7 +62,8 @@ pub enum Fetch {
         next: i64,
         bounds: Bounds,
     },
-    /// Not in memory: ask again when [`Shard::ready`] names the ticket.
+    /// Not in memory: ask again when [`Shard::ready`] names the ticket. A ticket may also be named when nobody waits
+    /// under it any more.
     Pending,
 }
 
@@ -77,7 +78,7 @@ pub enum Nothing {
     /// Exactly at the end: the next message will be at this offset.
     AtEnd,
     BeyondEnd,
-    /// Rows were examined and none passed the filter.
+    /// Rows were examined and none passed the filter; `next` lies behind them.
     NoMatch,
     /// The records are gone or damaged; `next` lies behind them.
     Removed,
@@ -213,7 +214,9 @@ impl Shard {
             let Gathered { slices, count, bytes } = gathered;
             return Fetch::Found { slices, count, bytes, next, bounds };
         }
-        match unavailable {
+        // Progress is reported before waiting: a fetch that started over again and again could need more pages than
+        // the cache keeps.
+        match unavailable.filter(|_| next == request.offset) {
             Some(Unavailable::Pending) => Fetch::Pending,
             Some(Unavailable::Failed(error)) => nothing(Nothing::ReadFailed(error), next),
             None if is_removed => nothing(Nothing::Removed, next),
