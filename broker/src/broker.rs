@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rmq_engine::{LogPosition, Shard, Slice, Ticket, shard_of};
 use rmq_net::codes::{request, response};
 use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
-use rmq_net::frame::Frame;
+use rmq_net::frame::{Frame, peek_send};
 use rmq_net::message::properties;
 use rmq_net::reply::{ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
@@ -38,6 +38,9 @@ pub const SYSTEM_CORE: usize = 0;
 const FORWARDED_BYTES_MAX: usize = 32 << 20;
 /// How often a core hands its counts to the system core.
 const COUNT_PERIOD_MS: i64 = 1000;
+/// Empty parcels a core keeps for its next turns, and the largest it keeps.
+const SPARE_PARCELS_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// A refusal: RocketMQ's code and a remark that says what is wrong and which limit or setting decides it.
 #[derive(Debug)]
@@ -160,6 +163,8 @@ pub struct Broker {
     forward: Vec<RequestParcel>,
     forwarded_bytes: Vec<usize>,
     replies: Vec<ReplyParcel>,
+    spare_requests: Vec<RequestParcel>,
+    spare_replies: Vec<ReplyParcel>,
     letters: Vec<(usize, Letter)>,
     /// Connections of this core to close at the end of the turn.
     pub closes: Vec<ConnectionId>,
@@ -200,6 +205,8 @@ impl Broker {
             forward: (0..core_count).map(|_| RequestParcel::default()).collect(),
             forwarded_bytes: vec![0; core_count],
             replies: (0..core_count).map(|_| ReplyParcel::default()).collect(),
+            spare_requests: Vec::new(),
+            spare_replies: Vec::new(),
             letters: Vec::new(),
             closes: Vec::new(),
             config,
@@ -230,19 +237,16 @@ impl Broker {
 
     /// A frame from a connection of this core.
     pub fn on_frame(&mut self, peer: &Peer, bytes: &[u8]) -> Verdict {
+        if let Some(verdict) = self.pass_on(peer, bytes) {
+            return verdict;
+        }
         let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
         if frame.is_response() {
             // Nothing is asked of clients yet, so an answer can only be to somebody else's question.
             return Verdict::Done;
         }
         let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
-        let origin = Origin {
-            connection: peer.id,
-            address: peer.address,
-            role: peer.role,
-            purpose: Purpose::Client,
-            picked_queue: None,
-        };
+        let origin = Origin::of_client(peer);
         match self.handle(&Request { origin, frame, bytes }) {
             Handled::Taken => settled,
             Handled::Full => {
@@ -250,6 +254,22 @@ impl Broker {
                 Verdict::Stall
             }
         }
+    }
+
+    /// Forwards a send for a queue of another core without decoding it here.
+    fn pass_on(&mut self, peer: &Peer, bytes: &[u8]) -> Option<Verdict> {
+        let route = peek_send(bytes)?;
+        self.topics.get(route.topic)?;
+        let owner = self.owner(route.topic, route.queue_id);
+        if owner == self.core {
+            return None;
+        }
+        let origin = Origin::of_client(peer);
+        Some(match self.forward_bytes(owner, origin, bytes) {
+            Handled::Taken if route.is_oneway => Verdict::Done,
+            Handled::Taken => Verdict::Later,
+            Handled::Full => Verdict::Stall,
+        })
     }
 
     pub fn handle(&mut self, request: &Request<'_>) -> Handled {
@@ -276,14 +296,18 @@ impl Broker {
 
     /// Hands a request to another core.
     pub fn forward(&mut self, core: usize, request: &Request<'_>, origin: Origin) -> Outcome {
+        Ok(self.forward_bytes(core, origin, request.bytes))
+    }
+
+    fn forward_bytes(&mut self, core: usize, origin: Origin, bytes: &[u8]) -> Handled {
         assert!(core != self.core, "a request for this core is handled here");
         if self.forwarded_bytes[core] > FORWARDED_BYTES_MAX {
-            return Ok(Handled::Full);
+            return Handled::Full;
         }
-        self.forwarded_bytes[core] += request.bytes.len();
+        self.forwarded_bytes[core] += bytes.len();
         self.paths.forwarded_requests += 1;
-        self.forward[core].push(origin, request.bytes);
-        Ok(Handled::Taken)
+        self.forward[core].push(origin, bytes);
+        Handled::Taken
     }
 
     // ---- replies --------------------------------------------------------------------------------------
@@ -403,8 +427,24 @@ impl Broker {
         self.work_off_backlog();
     }
 
-    pub fn on_taken(&mut self, from: usize, bytes: usize) {
-        self.forwarded_bytes[from] -= bytes;
+    /// A parcel of ours was worked off; it comes back empty, for the next turns.
+    pub fn on_taken(&mut self, from: usize, mut parcel: RequestParcel) {
+        self.forwarded_bytes[from] -= parcel.bytes.len();
+        parcel.bytes.clear();
+        parcel.items.clear();
+        if self.spare_requests.len() < SPARE_PARCELS_MAX && parcel.bytes.capacity() <= SPARE_BYTES_MAX {
+            self.spare_requests.push(parcel);
+        }
+    }
+
+    /// A parcel of replies of ours was delivered; it comes back empty.
+    pub fn on_delivered(&mut self, mut parcel: ReplyParcel) {
+        parcel.bytes.clear();
+        parcel.slices.clear();
+        parcel.items.clear();
+        if self.spare_replies.len() < SPARE_PARCELS_MAX && parcel.bytes.capacity() <= SPARE_BYTES_MAX {
+            self.spare_replies.push(parcel);
+        }
     }
 
     fn work_off_backlog(&mut self) {
@@ -422,18 +462,21 @@ impl Broker {
                 }
                 start = end;
             }
-            let bytes = parcel.bytes.len();
             if from != self.core {
-                self.letters.push((from, Letter::Taken(bytes)));
+                self.letters.push((from, Letter::Taken(parcel)));
             }
         }
     }
 
-    /// A request that was decoded on another core before; its bytes are those of a whole frame.
+    /// A request that came from another core.
     pub fn handle_forwarded(&mut self, origin: Origin, bytes: &[u8]) -> Handled {
         match Frame::decode(bytes) {
             Ok(frame) => self.handle(&Request { origin, frame, bytes }),
-            Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
+            // It was passed on at a glance: close, as the core that received it would have done.
+            Err(_) => {
+                self.close_connection(origin.connection);
+                Handled::Taken
+            }
         }
     }
 
@@ -520,29 +563,25 @@ impl Broker {
         }
         for core in 0..self.core_count {
             if !self.forward[core].items.is_empty() {
-                send(core, Letter::Requests(std::mem::take(&mut self.forward[core])));
+                let spare = self.spare_requests.pop().unwrap_or_default();
+                send(core, Letter::Requests(std::mem::replace(&mut self.forward[core], spare)));
             }
             if core != self.core && !self.replies[core].items.is_empty() {
-                send(core, Letter::Replies(std::mem::take(&mut self.replies[core])));
+                let spare = self.spare_replies.pop().unwrap_or_default();
+                send(core, Letter::Replies(std::mem::replace(&mut self.replies[core], spare)));
             }
         }
     }
 
     /// The replies for this core's own connections; give the parcel back with
-    /// [`reuse_replies`](Self::reuse_replies).
+    /// [`on_delivered`](Self::on_delivered).
     pub fn take_own_replies(&mut self) -> Option<ReplyParcel> {
         let own = &mut self.replies[self.core];
-        (!own.items.is_empty()).then(|| std::mem::take(own))
-    }
-
-    pub fn reuse_replies(&mut self, mut parcel: ReplyParcel) {
-        parcel.bytes.clear();
-        parcel.slices.clear();
-        parcel.items.clear();
-        let own = &mut self.replies[self.core];
-        if own.items.is_empty() && parcel.bytes.capacity() <= 1 << 20 {
-            *own = parcel;
+        if own.items.is_empty() {
+            return None;
         }
+        let spare = self.spare_replies.pop().unwrap_or_default();
+        Some(std::mem::replace(own, spare))
     }
 
     /// The next number of a xorshift sequence, for choices that only need to spread.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmq_engine::Slice;
-use rmq_net::connection::{Accepted, ConnectionId, ListenerRole};
+use rmq_net::connection::{Accepted, ConnectionId, ListenerRole, Peer};
 use rmq_net::frame::{Frame, Serialization};
 
 use crate::broker::Broker;
@@ -34,6 +34,18 @@ pub struct Origin {
     pub purpose: Purpose,
     /// The queue picked for a client that left the choice to the broker.
     pub picked_queue: Option<u32>,
+}
+
+impl Origin {
+    pub fn of_client(peer: &Peer) -> Self {
+        Self {
+            connection: peer.id,
+            address: peer.address,
+            role: peer.role,
+            purpose: Purpose::Client,
+            picked_queue: None,
+        }
+    }
 }
 
 /// One request on the core that handles it.
@@ -102,9 +114,11 @@ pub type Answer = Box<dyn std::any::Any + Send>;
 pub enum Letter {
     Connection(Accepted),
     Requests(RequestParcel),
-    /// Bytes of forwarded requests that were taken in: credit for the sender.
-    Taken(usize),
+    /// A parcel of requests that was worked off, back to its sender: credit, and memory to use again.
+    Taken(RequestParcel),
     Replies(ReplyParcel),
+    /// A parcel of replies that was delivered, back to its sender.
+    Delivered(ReplyParcel),
     TopicChanged(TopicChange),
     GroupChanged(GroupChange),
     ViewChanged(ViewChange),

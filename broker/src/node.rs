@@ -154,7 +154,7 @@ impl Node {
         if let Some(mut own) = broker.take_own_replies() {
             self.deliver(&mut own);
             if let Some(broker) = &mut self.services.broker {
-                broker.reuse_replies(own);
+                broker.on_delivered(own);
             }
         }
     }
@@ -226,14 +226,18 @@ impl App for Node {
                 self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
                 return;
             }
-            Letter::Replies(mut parcel) => return self.deliver(&mut parcel),
+            Letter::Replies(mut parcel) => {
+                self.deliver(&mut parcel);
+                return core.post.send(from, Letter::Delivered(parcel));
+            }
             Letter::CloseConnection(id) => return self.connections.close(id, &mut self.services),
             _ => {}
         }
         let Some(broker) = &mut self.services.broker else { return };
         match letter {
             Letter::Requests(parcel) => broker.on_requests(from, parcel),
-            Letter::Taken(bytes) => broker.on_taken(from, bytes),
+            Letter::Taken(parcel) => broker.on_taken(from, parcel),
+            Letter::Delivered(parcel) => broker.on_delivered(parcel),
             Letter::TopicChanged(change) => broker.topics.apply(change),
             Letter::GroupChanged(change) => broker.groups.apply(change),
             Letter::ViewChanged(change) => broker.views.apply(change),
