@@ -11,14 +11,15 @@ use std::sync::Arc;
 use rmq_engine::{LogPosition, Shard, Slice, Ticket, shard_of};
 use rmq_net::codes::{request, response};
 use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
-use rmq_net::frame::{Frame, peek_send};
+use rmq_net::frame::Frame;
+use rmq_net::header::send::SendHeader;
 use rmq_net::message::properties;
 use rmq_net::reply::{ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
 use crate::config::BrokerConfig;
 use crate::gather::Gathers;
-use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
+use crate::letter::{Letter, Origin, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
@@ -237,8 +238,13 @@ impl Broker {
 
     /// A frame from a connection of this core.
     pub fn on_frame(&mut self, peer: &Peer, bytes: &[u8]) -> Verdict {
-        if let Some(verdict) = self.pass_on(peer, bytes) {
-            return verdict;
+        if let Some((frame, header)) = SendHeader::decode_frame(bytes)
+            && !frame.is_response()
+        {
+            let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
+            let request = Request { origin: Origin::of_client(peer), frame, bytes };
+            let outcome = requests::send::handle_decoded(self, &request, &header);
+            return self.settle(&request, outcome, settled);
         }
         let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
         if frame.is_response() {
@@ -247,7 +253,13 @@ impl Broker {
         }
         let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
         let origin = Origin::of_client(peer);
-        match self.handle(&Request { origin, frame, bytes }) {
+        let request = Request { origin, frame, bytes };
+        let outcome = self.dispatch(&request);
+        self.settle(&request, outcome, settled)
+    }
+
+    fn settle(&mut self, request: &Request<'_>, outcome: Outcome, settled: Verdict) -> Verdict {
+        match self.answer_refusal(request, outcome) {
             Handled::Taken => settled,
             Handled::Full => {
                 self.paths.stalled_requests += 1;
@@ -256,29 +268,21 @@ impl Broker {
         }
     }
 
-    /// Forwards a send for a queue of another core without decoding it here.
-    fn pass_on(&mut self, peer: &Peer, bytes: &[u8]) -> Option<Verdict> {
-        let route = peek_send(bytes)?;
-        self.topics.get(route.topic)?;
-        let owner = self.owner(route.topic, route.queue_id);
-        if owner == self.core {
-            return None;
-        }
-        let origin = Origin::of_client(peer);
-        Some(match self.forward_bytes(owner, origin, bytes) {
-            Handled::Taken if route.is_oneway => Verdict::Done,
-            Handled::Taken => Verdict::Later,
-            Handled::Full => Verdict::Stall,
-        })
+    pub fn handle(&mut self, request: &Request<'_>) -> Handled {
+        let outcome = self.dispatch(request);
+        self.answer_refusal(request, outcome)
     }
 
-    pub fn handle(&mut self, request: &Request<'_>) -> Handled {
-        let outcome = match request.frame.code {
+    fn dispatch(&mut self, request: &Request<'_>) -> Outcome {
+        match request.frame.code {
             code if request.origin.role == ListenerRole::BrokerFast && !is_served_on_fast_port(code) => {
                 Err(not_supported(code))
             }
             code => requests::dispatch(self, code, request),
-        };
+        }
+    }
+
+    fn answer_refusal(&mut self, request: &Request<'_>, outcome: Outcome) -> Handled {
         outcome.unwrap_or_else(|refusal| {
             self.refuse(request, &refusal);
             Handled::Taken
@@ -468,15 +472,16 @@ impl Broker {
         }
     }
 
-    /// A request that came from another core.
+    /// A request whose frame was decoded before, on the core that received it.
     pub fn handle_forwarded(&mut self, origin: Origin, bytes: &[u8]) -> Handled {
+        if let Some((frame, header)) = SendHeader::decode_frame(bytes) {
+            let request = Request { origin, frame, bytes };
+            let outcome = requests::send::handle_decoded(self, &request, &header);
+            return self.answer_refusal(&request, outcome);
+        }
         match Frame::decode(bytes) {
             Ok(frame) => self.handle(&Request { origin, frame, bytes }),
-            // It was passed on at a glance: close, as the core that received it would have done.
-            Err(_) => {
-                self.close_connection(origin.connection);
-                Handled::Taken
-            }
+            Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
         }
     }
 

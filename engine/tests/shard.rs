@@ -325,14 +325,8 @@ fn a_damaged_record_is_skipped_and_its_neighbours_in_other_batches_are_not() {
     // One batch each, 3 segments, far more than stays in memory.
     fixture.send("T", 0, numbered(1000, 600));
     let first_from = |fixture: &mut Fixture, offset: i64| {
-        let request = FetchRequest {
-            topic: "T",
-            queue_id: 0,
-            offset,
-            count_max: 1,
-            bytes_max: 1,
-            filter: &TagFilter::All,
-        };
+        let request =
+            FetchRequest { topic: "T", queue_id: 0, offset, count_max: 1, bytes_max: 1, filter: &TagFilter::All };
         match fixture.fetch(&request) {
             Fetch::Found { slices, next, .. } => {
                 let record = Record::decode(slices[0].as_ref()).unwrap();
@@ -348,10 +342,7 @@ fn a_damaged_record_is_skipped_and_its_neighbours_in_other_batches_are_not() {
     fixture.bodies_from("T", 0, 0);
     let at = damaged.position().bytes() as usize + 300;
     fixture.storage.segment_mut(0).unwrap()[at] ^= 1;
-    assert_eq!(
-        [9, 10, 11].map(|offset| first_from(&mut fixture, offset).0),
-        [9, 11, 11]
-    );
+    assert_eq!([9, 10, 11].map(|offset| first_from(&mut fixture, offset).0), [9, 11, 11]);
     assert_eq!(fixture.shard.counters().reads.damaged_records, 1);
 }
 

@@ -13,11 +13,9 @@
 pub use crate::ext::ExtFields;
 pub use crate::language::{Language, SERVER_VERSION};
 pub use crate::text::Text;
-pub use peek::{SendRoute, peek_send};
 
 mod binary_header;
 mod json_header;
-mod peek;
 #[cfg(test)]
 mod tests;
 

@@ -68,6 +68,10 @@ pub fn is_send(code: i32) -> bool {
 
 pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = SendHeader::decode(&request.frame)?;
+    handle_decoded(broker, request, &header)
+}
+
+pub fn handle_decoded(broker: &mut Broker, request: &Request<'_>, header: &SendHeader<'_>) -> Outcome {
     let topic = header.topic.to_cow();
     let config = broker.topics.get(&topic).cloned();
     if config.is_none() && !broker.is_system_core() {
@@ -97,7 +101,7 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     if let Some(given) = &header.properties {
         given.write_to(&mut text);
     }
-    let outcome = check_and_store(broker, request, &header, &topic, queue_id, &mut text);
+    let outcome = check_and_store(broker, request, header, &topic, queue_id, &mut text);
     broker.scratch = text;
     outcome
 }

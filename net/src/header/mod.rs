@@ -12,6 +12,7 @@ pub mod namesrv;
 pub mod offset;
 pub mod pull;
 pub mod send;
+mod send_glance;
 pub mod topic;
 
 /// A header that cannot be typed. Its display is the remark of the SYSTEM_ERROR reply.

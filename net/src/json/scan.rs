@@ -53,6 +53,29 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Consumes exactly these bytes.
+    #[inline(always)]
+    pub(crate) fn literal(&mut self, wanted: &[u8]) -> Option<()> {
+        let end = self.at + wanted.len();
+        if self.text.as_bytes().get(self.at..end)? != wanted {
+            return None;
+        }
+        self.at = end;
+        Some(())
+    }
+
+    /// A key of one letter and the colon after it.
+    #[inline(always)]
+    pub(crate) fn letter_key(&mut self) -> Option<u8> {
+        match *self.text.as_bytes().get(self.at..)?.first_chunk::<4>()? {
+            [b'"', letter @ b'a'..=b'z', b'"', b':'] => {
+                self.at += 4;
+                Some(letter)
+            }
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn expect(&mut self, wanted: u8) -> Option<()> {
         self.take(wanted).then_some(())
