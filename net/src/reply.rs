@@ -7,6 +7,9 @@ use crate::json::escape;
 /// Remarks are cut here: they may quote the request, and the header length has only 24 bits.
 pub const REMARK_BYTES_MAX: usize = 32 * 1024;
 
+/// Room made before a header is written.
+const HEADER_BYTES_USUAL: usize = 512;
+
 /// Everything of a header but the ext fields.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHead<'a> {
@@ -64,6 +67,8 @@ impl FrameWriter {
         body_len: usize,
         ext: impl FnOnce(&mut ExtWriter<'_>),
     ) {
+        // Enough for every usual header, so that the pieces below do not grow the buffer one by one.
+        out.reserve(HEADER_BYTES_USUAL);
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX_BYTES]);
         match serialization {
@@ -153,6 +158,11 @@ impl ExtWriter<'_> {
             Form::Json { .. } => escape::write_quoted(self.out, value),
             Form::Binary => push_value(self.out, value.as_bytes()),
         }
+    }
+
+    /// A value known to need no escapes, such as hex digits.
+    pub fn plain(&mut self, key: &str, value: &str) {
+        self.bare(key, value.as_bytes());
     }
 
     pub fn int(&mut self, key: &str, value: i64) {

@@ -385,7 +385,7 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
     broker.reply(done.to, code, Body::None, |ext| {
         ext.text("MSG_REGION", &config.region_id);
         ext.bool("TRACE_ON", config.trace_on);
-        ext.text("msgId", &ids);
+        ext.plain("msgId", &ids);
         ext.int("queueId", i64::from(done.queue_id));
         ext.int("queueOffset", done.queue_offset);
         if !transaction_id.is_empty() {

@@ -10,7 +10,6 @@ use super::send::SendHeader;
 use crate::ext::ExtFields;
 use crate::frame::{Frame, Language, PREFIX_BYTES, Serialization};
 use crate::json::scan::Scanner;
-use crate::text::Text;
 
 const SINGLE: &[u8] = b"{\"code\":310,\"extFields\":{";
 const BATCH: &[u8] = b"{\"code\":320,\"extFields\":{";
@@ -64,23 +63,21 @@ fn fields<'a>(scanner: &mut Scanner<'a>) -> Option<SendHeader<'a>> {
     let (mut queues, mut queue_id, mut sys_flag, mut born, mut flag) = (None, None, None, None, None);
     let (mut reconsume_times, mut max_reconsume_times, mut unit_mode, mut batch) = (0, None, false, false);
     loop {
-        let letter = scanner.letter_key()?;
-        let value = scanner.string()?;
-        match letter {
-            b'a' => group = Some(value),
-            b'b' => topic = Some(value),
-            b'c' => default_topic = Some(value),
-            b'd' => queues = Some(number(&value)?),
-            b'e' => queue_id = Some(number(&value)?),
-            b'f' => sys_flag = Some(number(&value)?),
-            b'g' => born = Some(value.parse_i64()?),
-            b'h' => flag = Some(number(&value)?),
-            b'i' => properties = Some(value),
-            b'j' => reconsume_times = number(&value)?,
-            b'k' => unit_mode = value.parse_bool(),
-            b'l' => max_reconsume_times = Some(number(&value)?),
-            b'm' => batch = value.parse_bool(),
-            _ => {}
+        match scanner.letter_key()? {
+            b'a' => group = Some(scanner.string()?),
+            b'b' => topic = Some(scanner.string()?),
+            b'c' => default_topic = Some(scanner.string()?),
+            b'd' => queues = Some(number(scanner)?),
+            b'e' => queue_id = Some(number(scanner)?),
+            b'f' => sys_flag = Some(number(scanner)?),
+            b'g' => born = Some(scanner.quoted_int()?),
+            b'h' => flag = Some(number(scanner)?),
+            b'i' => properties = Some(scanner.string()?),
+            b'j' => reconsume_times = number(scanner)?,
+            b'k' => unit_mode = scanner.quoted_bool()?,
+            b'l' => max_reconsume_times = Some(number(scanner)?),
+            b'm' => batch = scanner.quoted_bool()?,
+            _ => drop(scanner.string()?),
         }
         if !scanner.take(b',') {
             break;
@@ -104,8 +101,9 @@ fn fields<'a>(scanner: &mut Scanner<'a>) -> Option<SendHeader<'a>> {
     })
 }
 
-fn number(text: &Text<'_>) -> Option<i32> {
-    text.parse_i32()
+#[inline(always)]
+fn number(scanner: &mut Scanner<'_>) -> Option<i32> {
+    i32::try_from(scanner.quoted_int()?).ok()
 }
 
 #[cfg(test)]

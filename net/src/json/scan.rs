@@ -53,6 +53,39 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// A quoted whole number: optional minus and up to 18 digits.
+    #[inline(always)]
+    pub(crate) fn quoted_int(&mut self) -> Option<i64> {
+        let bytes = self.text.as_bytes().get(self.at..)?.strip_prefix(b"\"")?;
+        let (is_negative, digits) = match bytes.strip_prefix(b"-") {
+            Some(digits) => (true, digits),
+            None => (false, bytes),
+        };
+        let mut value = 0_i64;
+        let mut count = 0;
+        while let Some(digit @ b'0'..=b'9') = digits.get(count) {
+            value = value * 10 + i64::from(digit - b'0');
+            count += 1;
+            if count > 18 {
+                return None;
+            }
+        }
+        if count == 0 || digits.get(count) != Some(&b'"') {
+            return None;
+        }
+        self.at += 1 + usize::from(is_negative) + count + 1;
+        Some(if is_negative { -value } else { value })
+    }
+
+    /// `"true"` or `"false"`, in this case only.
+    #[inline(always)]
+    pub(crate) fn quoted_bool(&mut self) -> Option<bool> {
+        if self.literal(b"\"false\"").is_some() {
+            return Some(false);
+        }
+        self.literal(b"\"true\"").map(|()| true)
+    }
+
     /// Consumes exactly these bytes.
     #[inline(always)]
     pub(crate) fn literal(&mut self, wanted: &[u8]) -> Option<()> {
@@ -118,6 +151,7 @@ impl<'a> Scanner<'a> {
         Some(if raw.has_escapes { Text::escaped(inside) } else { Text::plain(inside) })
     }
 
+    #[inline(always)]
     pub(crate) fn string(&mut self) -> Option<Text<'a>> {
         let raw = self.raw_string()?;
         self.text_of(raw)
