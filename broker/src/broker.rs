@@ -17,7 +17,7 @@ use rmq_net::reply::{ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
 use crate::config::BrokerConfig;
-use crate::gather::Gathers;
+use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
@@ -25,6 +25,7 @@ use crate::request::{self as requests, Job};
 use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
+use crate::state::locks::LockedGroups;
 use crate::state::settings::CheckSettings;
 use crate::state::stats::Counters;
 use crate::state::topics::TopicTable;
@@ -36,8 +37,8 @@ pub const SYSTEM_CORE: usize = 0;
 /// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
 /// connections wait.
 const FORWARDED_BYTES_MAX: usize = 32 << 20;
-/// How often a core hands its counts to the system core.
-const COUNT_PERIOD_MS: i64 = 1000;
+/// How often a core forgets expired locks and hands its counts to the system core.
+const TICK_MS: i64 = 1000;
 
 /// A refusal: RocketMQ's code and a remark that says what is wrong and which limit or setting decides it.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ pub struct Broker {
     pub groups: GroupTable,
     /// Subscriptions of the groups that are online, by group.
     pub views: GroupViews,
+    pub locked_groups: LockedGroups,
     /// Only on the system core.
     pub system: Option<System>,
     pub check_settings: CheckSettings,
@@ -152,7 +154,7 @@ pub struct Broker {
     pub(crate) ids: String,
     random: u64,
     unique_keys: UniqueKeys,
-    next_count_ms: i64,
+    next_tick_ms: i64,
     waiting_for_log: VecDeque<(LogPosition, After)>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
@@ -180,6 +182,7 @@ impl Broker {
             topics,
             groups,
             views: GroupViews::default(),
+            locked_groups: LockedGroups::default(),
             system,
             check_settings: check_settings(&config),
             store_host,
@@ -192,7 +195,7 @@ impl Broker {
             ids: String::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
             unique_keys: UniqueKeys::new(store_host, core),
-            next_count_ms: now_ms + COUNT_PERIOD_MS,
+            next_tick_ms: now_ms + TICK_MS,
             waiting_for_log: VecDeque::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
@@ -210,12 +213,17 @@ impl Broker {
         self.unique_keys.next(self.now_ms)
     }
 
-    /// Hands what this core counted to the system core, once a second.
-    fn hand_over_counts(&mut self) {
-        if self.now_ms < self.next_count_ms {
+    /// What a core does once a second.
+    fn tick(&mut self) {
+        if self.now_ms < self.next_tick_ms {
             return;
         }
-        self.next_count_ms = self.now_ms + COUNT_PERIOD_MS;
+        self.next_tick_ms = self.now_ms + TICK_MS;
+        self.locked_groups.tick(self.now_ms);
+        self.hand_over_counts();
+    }
+
+    fn hand_over_counts(&mut self) {
         let delta = self.counters.drain();
         if delta.is_empty() {
             return;
@@ -398,13 +406,26 @@ impl Broker {
         }
     }
 
-    pub fn on_requests(&mut self, from: usize, parcel: RequestParcel) {
-        self.backlog.push_back((from, parcel, 0));
-        self.work_off_backlog();
-    }
-
-    pub fn on_taken(&mut self, from: usize, bytes: usize) {
-        self.forwarded_bytes[from] -= bytes;
+    /// A letter to this core's broker; those about sockets are for the core's connections.
+    pub fn on_letter(&mut self, from: usize, letter: Letter) {
+        match letter {
+            Letter::Requests(parcel) => {
+                self.backlog.push_back((from, parcel, 0));
+                self.work_off_backlog();
+            }
+            Letter::Taken(bytes) => self.forwarded_bytes[from] -= bytes,
+            Letter::TopicChanged(change) => self.topics.apply(change),
+            Letter::GroupChanged(change) => self.groups.apply(change),
+            Letter::ViewChanged(change) => self.views.apply(change),
+            Letter::LocksChanged(change) => self.locked_groups.apply(change),
+            Letter::Counted(delta) => crate::system::on_counted(self, delta),
+            Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
+            Letter::Question { number, question } => gather::on_question(self, from, number, &question),
+            Letter::Answer { number, answer } => gather::on_answer(self, from, number, answer),
+            Letter::Connection(_) | Letter::Replies(_) | Letter::CloseConnection(_) => {
+                unreachable!("the node keeps letters about sockets")
+            }
+        }
     }
 
     fn work_off_backlog(&mut self) {
@@ -456,7 +477,7 @@ impl Broker {
         self.settle_durable();
         self.resume_jobs();
         requests::pull::wake_polls(self);
-        self.hand_over_counts();
+        self.tick();
         crate::system::tick(self);
     }
 

@@ -11,6 +11,7 @@ use rmq_net::frame::{Frame, Serialization};
 use crate::broker::Broker;
 use crate::state::clients::ViewChange;
 use crate::state::groups::GroupChange;
+use crate::state::locks::LockChange;
 use crate::state::stats::CountersDelta;
 use crate::state::topics::TopicChange;
 
@@ -108,6 +109,7 @@ pub enum Letter {
     TopicChanged(TopicChange),
     GroupChanged(GroupChange),
     ViewChanged(ViewChange),
+    LocksChanged(LockChange),
     /// What the sender counted since its last such letter.
     Counted(CountersDelta),
     /// A client connection of the sender's core is gone.
