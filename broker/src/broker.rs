@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rmq_engine::{LogPosition, Shard, Slice, Ticket, shard_of};
+use rmq_engine::{AppendError, LogPosition, Shard, Slice, Ticket, shard_of};
 use rmq_net::codes::{request, response};
 use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
 use rmq_net::frame::Frame;
@@ -26,7 +26,7 @@ use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
 use crate::state::locks::LockedGroups;
-use crate::state::settings::CheckSettings;
+use crate::state::settings::{CheckSettings, SettingKind};
 use crate::state::stats::Counters;
 use crate::state::topics::TopicTable;
 use crate::system::System;
@@ -37,6 +37,9 @@ pub const SYSTEM_CORE: usize = 0;
 /// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
 /// connections wait.
 const FORWARDED_BYTES_MAX: usize = 32 << 20;
+/// How often one request may be handed on. The longest way it needs is from the client's core to the system core
+/// (unknown group), from there to the queue's core, and once each more for a topic that is being made or removed.
+const HOPS_MAX: u8 = 4;
 /// How often a core forgets expired locks and hands its counts to the system core.
 const TICK_MS: i64 = 1000;
 
@@ -87,12 +90,34 @@ pub enum Body<'a> {
     Slices(Vec<Slice>),
 }
 
-/// Something that waits for the log to be durable up to a position.
+/// Something that waits for the log to be durable up to a position. If the log fails first, whoever waits for an
+/// answer gets a refusal.
 pub enum After {
     SendDone(SendDone),
-    Reply { to: ReplyAddress, code: i32 },
-    Do(Box<dyn FnOnce(&mut Broker)>),
+    Reply {
+        to: ReplyAddress,
+        code: i32,
+    },
+    /// Handle this request of this core's again.
+    Again {
+        origin: Origin,
+        frame: Box<[u8]>,
+    },
+    /// Work that ends with an answer to `to`.
+    Answer {
+        to: ReplyAddress,
+        work: Work,
+    },
+    /// Tell the core that asked for a change that it is made.
+    Changed {
+        asker: usize,
+        number: u64,
+    },
+    /// Work nobody waits for.
+    Do(Work),
 }
+
+pub type Work = Box<dyn FnOnce(&mut Broker)>;
 
 /// Numbers of one core, summed up over the cores when asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,6 +183,9 @@ pub struct Broker {
     waiting_for_log: VecDeque<(LogPosition, After)>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
+    /// Where the last change of topics or groups ends in the system core's log. Other cores know of it once that is
+    /// durable.
+    settings_end: LogPosition,
     backlog: VecDeque<(usize, RequestParcel, usize)>,
     forward: Vec<RequestParcel>,
     forwarded_bytes: Vec<usize>,
@@ -170,6 +198,7 @@ pub struct Broker {
 impl Broker {
     pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
         let BrokerParts { config, core_count, store_host, shard, topics, groups, system } = parts;
+        let settings_end = shard.durable();
         let mut stamp = Vec::new();
         properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
         properties::push(&mut stamp, "TRACE_ON", if config.trace_on { b"true" } else { b"false" });
@@ -199,6 +228,7 @@ impl Broker {
             waiting_for_log: VecDeque::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
+            settings_end,
             backlog: VecDeque::new(),
             forward: (0..core_count).map(|_| RequestParcel::default()).collect(),
             forwarded_bytes: vec![0; core_count],
@@ -250,6 +280,7 @@ impl Broker {
             role: peer.role,
             purpose: Purpose::Client,
             picked_queue: None,
+            hops: 0,
         };
         match self.handle(&Request { origin, frame, bytes }) {
             Handled::Taken => settled,
@@ -285,6 +316,17 @@ impl Broker {
     /// Hands a request to another core.
     pub fn forward(&mut self, core: usize, request: &Request<'_>, origin: Origin) -> Outcome {
         assert!(core != self.core, "a request for this core is handled here");
+        if origin.hops == HOPS_MAX {
+            return Err(lost_on_the_way());
+        }
+        if self.is_system_core() && origin.hops > 0 && self.settings_end > self.shard.durable() {
+            // Another core sent it here because it does not know what this one has decided: it will be told when
+            // that is on disk.
+            let frame = request.bytes.into();
+            self.after(self.settings_end, After::Again { origin, frame });
+            return Ok(Handled::Taken);
+        }
+        let origin = Origin { hops: origin.hops + 1, ..origin };
         if self.forwarded_bytes[core] > FORWARDED_BYTES_MAX {
             return Ok(Handled::Full);
         }
@@ -385,6 +427,23 @@ impl Broker {
         self.jobs.insert(ticket.0, job);
     }
 
+    /// Records a topic or group (or with `None` its end) in the system core's log.
+    pub fn put_setting(
+        &mut self,
+        kind: SettingKind,
+        key: &str,
+        value: Option<&[u8]>,
+    ) -> Result<LogPosition, AppendError> {
+        assert!(self.is_system_core(), "settings are decided by the system core");
+        self.settings_end = self.shard.put_setting(kind.byte(), key, value)?;
+        Ok(self.settings_end)
+    }
+
+    /// Where everything decided so far about topics and groups is durable.
+    pub fn settings_end(&self) -> LogPosition {
+        self.settings_end
+    }
+
     // ---- letters --------------------------------------------------------------------------------------
 
     pub fn send_letter(&mut self, core: usize, letter: Letter) {
@@ -420,6 +479,7 @@ impl Broker {
             Letter::LocksChanged(change) => self.locked_groups.apply(change),
             Letter::Counted(delta) => crate::system::on_counted(self, delta),
             Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
+            Letter::Change { number, change } => gather::on_change(self, from, number, &change),
             Letter::Question { number, question } => gather::on_question(self, from, number, &question),
             Letter::Answer { number, answer } => gather::on_answer(self, from, number, answer),
             Letter::Connection(_) | Letter::Replies(_) | Letter::CloseConnection(_) => {
@@ -450,12 +510,8 @@ impl Broker {
         }
     }
 
-    /// A request that was decoded on another core before; its bytes are those of a whole frame.
     pub fn handle_forwarded(&mut self, origin: Origin, bytes: &[u8]) -> Handled {
-        match Frame::decode(bytes) {
-            Ok(frame) => self.handle(&Request { origin, frame, bytes }),
-            Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
-        }
+        self.handle(&forwarded(origin, bytes))
     }
 
     /// Handles a request of this core's again, now or when there is room.
@@ -500,7 +556,9 @@ impl Broker {
         match after {
             After::SendDone(done) => requests::send::answer(self, &done, response::SUCCESS),
             After::Reply { to, code } => self.reply(to, code, Body::None, |_| ()),
-            After::Do(work) => work(self),
+            After::Again { origin, frame } => self.again(origin, &frame),
+            After::Answer { work, .. } | After::Do(work) => work(self),
+            After::Changed { asker, number } => gather::answer_change(self, asker, number, Ok(())),
         }
     }
 
@@ -511,7 +569,17 @@ impl Broker {
         for (_, after) in std::mem::take(&mut self.waiting_for_log) {
             match after {
                 After::SendDone(done) => requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT),
-                After::Reply { to, .. } => self.refuse_later(to, &requests::log_failed(&self.shard)),
+                After::Reply { to, .. } | After::Answer { to, .. } => {
+                    self.refuse_later(to, &requests::log_failed(&self.shard));
+                }
+                After::Again { origin, frame } => {
+                    let refusal = requests::log_failed(&self.shard);
+                    self.refuse(&forwarded(origin, &frame), &refusal);
+                }
+                After::Changed { asker, number } => {
+                    gather::answer_change(self, asker, number, Err(AppendError::Poisoned));
+                }
+                // What is not on disk is not told to other cores or name servers.
                 After::Do(_) => {}
             }
         }
@@ -575,6 +643,14 @@ impl Broker {
     }
 }
 
+/// A request that was decoded on another core before; its bytes are those of a whole frame.
+fn forwarded(origin: Origin, bytes: &[u8]) -> Request<'_> {
+    match Frame::decode(bytes) {
+        Ok(frame) => Request { origin, frame, bytes },
+        Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
+    }
+}
+
 /// Requests the second port (main port - 2) does not serve, as in RocketMQ: pulls and everything that polls.
 fn is_served_on_fast_port(code: i32) -> bool {
     !matches!(
@@ -586,6 +662,15 @@ fn is_served_on_fast_port(code: i32) -> bool {
             | request::NOTIFICATION
             | request::POLLING_INFO
     )
+}
+
+/// The cores differ about a topic or group, which lasts when the system core's log failed before it could record what
+/// it had already decided.
+#[cold]
+fn lost_on_the_way() -> Refusal {
+    let remark = "the cores do not agree on the topic or group named; send the request again, and if that does not \
+                  help look for a failed commit log in the broker's messages";
+    Refusal::new(response::SYSTEM_ERROR, remark)
 }
 
 #[cold]

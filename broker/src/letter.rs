@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rmq_engine::Slice;
+use rmq_engine::{AppendError, LogPosition, Slice};
 use rmq_net::connection::{Accepted, ConnectionId, ListenerRole};
 use rmq_net::frame::{Frame, Serialization};
 
@@ -35,6 +35,8 @@ pub struct Origin {
     pub purpose: Purpose,
     /// The queue picked for a client that left the choice to the broker.
     pub picked_queue: Option<u32>,
+    /// How often it has been handed on from core to core.
+    pub hops: u8,
 }
 
 /// One request on the core that handles it.
@@ -98,6 +100,8 @@ pub struct ReplyItem {
 
 /// A question every core answers from its own shard, for requests about the whole broker.
 pub type Question = Arc<dyn Fn(&mut Broker) -> Answer + Send + Sync>;
+/// A change every core makes in its own log. The answer is a `Result<(), AppendError>`: is it durable there?
+pub type Change = Arc<dyn Fn(&mut Broker) -> Result<LogPosition, AppendError> + Send + Sync>;
 pub type Answer = Box<dyn std::any::Any + Send>;
 
 pub enum Letter {
@@ -118,6 +122,10 @@ pub enum Letter {
     Question {
         number: u64,
         question: Question,
+    },
+    Change {
+        number: u64,
+        change: Change,
     },
     Answer {
         number: u64,

@@ -34,7 +34,7 @@ pub fn redirect(broker: &mut Broker, request: &Request<'_>, header: &SendHeader<
     properties::push(&mut changed, "DELAY", b"-1");
     let text = String::from_utf8(changed)
         .map_err(|_| Refusal::new(response::MESSAGE_ILLEGAL, "the message's properties are not UTF-8"))?;
-    let origin = Origin { purpose: Purpose::DeadLetter, picked_queue: None, ..request.origin };
+    let origin = Origin { purpose: Purpose::DeadLetter, picked_queue: None, hops: 0, ..request.origin };
     let message = Resend {
         topic: &dlq_topic(group),
         queue_id: 0,
