@@ -27,9 +27,10 @@ pub fn query(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let offset = u32::try_from(header.queue_id).ok().and_then(|queue_id| {
         broker.shard.offset(&group, &topic, queue_id).or_else(|| {
             // A new group on a queue that still has its first message starts there, whatever its
-            // consumeFromWhere says; RocketMQ does the same while that message is "in memory".
-            let may_start = header.set_zero_if_not_found;
-            (may_start && broker.shard.bounds(&topic, queue_id).min <= 0).then_some(0)
+            // consumeFromWhere says; RocketMQ does the same while that message is "in memory". On a queue without
+            // messages the client decides, which comes to 0 as well.
+            let bounds = broker.shard.bounds(&topic, queue_id);
+            (header.set_zero_if_not_found && bounds.min <= 0 && bounds.max > 0).then_some(0)
         })
     });
     match offset {
@@ -184,6 +185,7 @@ mod tests {
     #[test]
     fn a_queue_id_below_zero_is_an_empty_queue_not_the_first_one() {
         let mut cores = Cores::new(2);
+        assert_eq!(ask(&mut cores, code::QUERY_CONSUMER_OFFSET, "g", "T", "0").code, response::QUERY_NOT_FOUND);
         for _ in 0..2 {
             assert_eq!(cores.send(0, "T", 0, &[]).code, 0);
         }
