@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rmq_engine::{LogPosition, Shard, Slice, Ticket, shard_of};
+use rmq_engine::{AppendError, LogPosition, Shard, Slice, Ticket, shard_of};
 use rmq_net::codes::{request, response};
 use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
 use rmq_net::frame::Frame;
@@ -18,7 +18,7 @@ use rmq_net::reply::{ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
 use crate::config::BrokerConfig;
-use crate::gather::Gathers;
+use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
@@ -26,7 +26,8 @@ use crate::request::{self as requests, Job};
 use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
-use crate::state::settings::CheckSettings;
+use crate::state::locks::LockedGroups;
+use crate::state::settings::{CheckSettings, SettingKind};
 use crate::state::stats::Counters;
 use crate::state::topics::TopicTable;
 use crate::system::System;
@@ -37,8 +38,11 @@ pub const SYSTEM_CORE: usize = 0;
 /// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
 /// connections wait.
 const FORWARDED_BYTES_MAX: usize = 32 << 20;
-/// How often a core hands its counts to the system core.
-const COUNT_PERIOD_MS: i64 = 1000;
+/// How often one request may be handed on. The longest way it needs is from the client's core to the system core
+/// (unknown group), from there to the queue's core, and once each more for a topic that is being made or removed.
+const HOPS_MAX: u8 = 4;
+/// How often a core forgets expired locks and hands its counts to the system core.
+const TICK_MS: i64 = 1000;
 /// Empty parcels a core keeps for its next turns, and the largest it keeps.
 const SPARE_PARCELS_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 1 << 20;
@@ -90,12 +94,34 @@ pub enum Body<'a> {
     Slices(Vec<Slice>),
 }
 
-/// Something that waits for the log to be durable up to a position.
+/// Something that waits for the log to be durable up to a position. If the log fails first, whoever waits for an
+/// answer gets a refusal.
 pub enum After {
     SendDone(SendDone),
-    Reply { to: ReplyAddress, code: i32 },
-    Do(Box<dyn FnOnce(&mut Broker)>),
+    Reply {
+        to: ReplyAddress,
+        code: i32,
+    },
+    /// Handle this request of this core's again.
+    Again {
+        origin: Origin,
+        frame: Box<[u8]>,
+    },
+    /// Work that ends with an answer to `to`.
+    Answer {
+        to: ReplyAddress,
+        work: Work,
+    },
+    /// Tell the core that asked for a change that it is made.
+    Changed {
+        asker: usize,
+        number: u64,
+    },
+    /// Work nobody waits for.
+    Do(Work),
 }
+
+pub type Work = Box<dyn FnOnce(&mut Broker)>;
 
 /// Numbers of one core, summed up over the cores when asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,6 +164,7 @@ pub struct Broker {
     pub groups: GroupTable,
     /// Subscriptions of the groups that are online, by group.
     pub views: GroupViews,
+    pub locked_groups: LockedGroups,
     /// Only on the system core.
     pub system: Option<System>,
     pub check_settings: CheckSettings,
@@ -156,10 +183,13 @@ pub struct Broker {
     pub(crate) ids: String,
     random: u64,
     unique_keys: UniqueKeys,
-    next_count_ms: i64,
+    next_tick_ms: i64,
     waiting_for_log: VecDeque<(LogPosition, After)>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
+    /// Where the last change of topics or groups ends in the system core's log. Other cores know of it once that is
+    /// durable.
+    settings_end: LogPosition,
     backlog: VecDeque<(usize, RequestParcel, usize)>,
     forward: Vec<RequestParcel>,
     forwarded_bytes: Vec<usize>,
@@ -174,6 +204,7 @@ pub struct Broker {
 impl Broker {
     pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
         let BrokerParts { config, core_count, store_host, shard, topics, groups, system } = parts;
+        let settings_end = shard.durable();
         let mut stamp = Vec::new();
         properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
         properties::push(&mut stamp, "TRACE_ON", if config.trace_on { b"true" } else { b"false" });
@@ -186,6 +217,7 @@ impl Broker {
             topics,
             groups,
             views: GroupViews::default(),
+            locked_groups: LockedGroups::default(),
             system,
             check_settings: check_settings(&config),
             store_host,
@@ -198,10 +230,11 @@ impl Broker {
             ids: String::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
             unique_keys: UniqueKeys::new(store_host, core),
-            next_count_ms: now_ms + COUNT_PERIOD_MS,
+            next_tick_ms: now_ms + TICK_MS,
             waiting_for_log: VecDeque::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
+            settings_end,
             backlog: VecDeque::new(),
             forward: (0..core_count).map(|_| RequestParcel::default()).collect(),
             forwarded_bytes: vec![0; core_count],
@@ -218,12 +251,17 @@ impl Broker {
         self.unique_keys.next(self.now_ms)
     }
 
-    /// Hands what this core counted to the system core, once a second.
-    fn hand_over_counts(&mut self) {
-        if self.now_ms < self.next_count_ms {
+    /// What a core does once a second.
+    fn tick(&mut self) {
+        if self.now_ms < self.next_tick_ms {
             return;
         }
-        self.next_count_ms = self.now_ms + COUNT_PERIOD_MS;
+        self.next_tick_ms = self.now_ms + TICK_MS;
+        self.locked_groups.tick(self.now_ms);
+        self.hand_over_counts();
+    }
+
+    fn hand_over_counts(&mut self) {
         let delta = self.counters.drain();
         if delta.is_empty() {
             return;
@@ -300,18 +338,25 @@ impl Broker {
 
     /// Hands a request to another core.
     pub fn forward(&mut self, core: usize, request: &Request<'_>, origin: Origin) -> Outcome {
-        Ok(self.forward_bytes(core, origin, request.bytes))
-    }
-
-    fn forward_bytes(&mut self, core: usize, origin: Origin, bytes: &[u8]) -> Handled {
         assert!(core != self.core, "a request for this core is handled here");
-        if self.forwarded_bytes[core] > FORWARDED_BYTES_MAX {
-            return Handled::Full;
+        if origin.hops == HOPS_MAX {
+            return Err(lost_on_the_way());
         }
-        self.forwarded_bytes[core] += bytes.len();
+        if self.is_system_core() && origin.hops > 0 && self.settings_end > self.shard.durable() {
+            // Another core sent it here because it does not know what this one has decided: it will be told when
+            // that is on disk.
+            let frame = request.bytes.into();
+            self.after(self.settings_end, After::Again { origin, frame });
+            return Ok(Handled::Taken);
+        }
+        let origin = Origin { hops: origin.hops + 1, ..origin };
+        if self.forwarded_bytes[core] > FORWARDED_BYTES_MAX {
+            return Ok(Handled::Full);
+        }
+        self.forwarded_bytes[core] += request.bytes.len();
         self.paths.forwarded_requests += 1;
-        self.forward[core].push(origin, bytes);
-        Handled::Taken
+        self.forward[core].push(origin, request.bytes);
+        Ok(Handled::Taken)
     }
 
     // ---- replies --------------------------------------------------------------------------------------
@@ -405,6 +450,23 @@ impl Broker {
         self.jobs.insert(ticket.0, job);
     }
 
+    /// Records a topic or group (or with `None` its end) in the system core's log.
+    pub fn put_setting(
+        &mut self,
+        kind: SettingKind,
+        key: &str,
+        value: Option<&[u8]>,
+    ) -> Result<LogPosition, AppendError> {
+        assert!(self.is_system_core(), "settings are decided by the system core");
+        self.settings_end = self.shard.put_setting(kind.byte(), key, value)?;
+        Ok(self.settings_end)
+    }
+
+    /// Where everything decided so far about topics and groups is durable.
+    pub fn settings_end(&self) -> LogPosition {
+        self.settings_end
+    }
+
     // ---- letters --------------------------------------------------------------------------------------
 
     pub fn send_letter(&mut self, core: usize, letter: Letter) {
@@ -426,13 +488,8 @@ impl Broker {
         }
     }
 
-    pub fn on_requests(&mut self, from: usize, parcel: RequestParcel) {
-        self.backlog.push_back((from, parcel, 0));
-        self.work_off_backlog();
-    }
-
     /// A parcel of ours was worked off; it comes back empty, for the next turns.
-    pub fn on_taken(&mut self, from: usize, mut parcel: RequestParcel) {
+    fn on_taken(&mut self, from: usize, mut parcel: RequestParcel) {
         self.forwarded_bytes[from] -= parcel.bytes.len();
         parcel.bytes.clear();
         parcel.items.clear();
@@ -448,6 +505,30 @@ impl Broker {
         parcel.items.clear();
         if self.spare_replies.len() < SPARE_PARCELS_MAX && parcel.bytes.capacity() <= SPARE_BYTES_MAX {
             self.spare_replies.push(parcel);
+        }
+    }
+
+    /// A letter to this core's broker; those about sockets are for the core's connections.
+    pub fn on_letter(&mut self, from: usize, letter: Letter) {
+        match letter {
+            Letter::Requests(parcel) => {
+                self.backlog.push_back((from, parcel, 0));
+                self.work_off_backlog();
+            }
+            Letter::Taken(parcel) => self.on_taken(from, parcel),
+            Letter::Delivered(parcel) => self.on_delivered(parcel),
+            Letter::TopicChanged(change) => self.topics.apply(change),
+            Letter::GroupChanged(change) => self.groups.apply(change),
+            Letter::ViewChanged(change) => self.views.apply(change),
+            Letter::LocksChanged(change) => self.locked_groups.apply(change),
+            Letter::Counted(delta) => crate::system::on_counted(self, delta),
+            Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
+            Letter::Change { number, change } => gather::on_change(self, from, number, &change),
+            Letter::Question { number, question } => gather::on_question(self, from, number, &question),
+            Letter::Answer { number, answer } => gather::on_answer(self, from, number, answer),
+            Letter::Connection(_) | Letter::Replies(_) | Letter::CloseConnection(_) => {
+                unreachable!("the node keeps letters about sockets")
+            }
         }
     }
 
@@ -479,10 +560,7 @@ impl Broker {
             let outcome = requests::send::handle_decoded(self, &request, &header);
             return self.answer_refusal(&request, outcome);
         }
-        match Frame::decode(bytes) {
-            Ok(frame) => self.handle(&Request { origin, frame, bytes }),
-            Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
-        }
+        self.handle(&forwarded(origin, bytes))
     }
 
     /// Handles a request of this core's again, now or when there is room.
@@ -504,7 +582,7 @@ impl Broker {
         self.settle_durable();
         self.resume_jobs();
         requests::pull::wake_polls(self);
-        self.hand_over_counts();
+        self.tick();
         crate::system::tick(self);
     }
 
@@ -527,7 +605,9 @@ impl Broker {
         match after {
             After::SendDone(done) => requests::send::answer(self, &done, response::SUCCESS),
             After::Reply { to, code } => self.reply(to, code, Body::None, |_| ()),
-            After::Do(work) => work(self),
+            After::Again { origin, frame } => self.again(origin, &frame),
+            After::Answer { work, .. } | After::Do(work) => work(self),
+            After::Changed { asker, number } => gather::answer_change(self, asker, number, Ok(())),
         }
     }
 
@@ -538,7 +618,17 @@ impl Broker {
         for (_, after) in std::mem::take(&mut self.waiting_for_log) {
             match after {
                 After::SendDone(done) => requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT),
-                After::Reply { to, .. } => self.refuse_later(to, &requests::log_failed(&self.shard)),
+                After::Reply { to, .. } | After::Answer { to, .. } => {
+                    self.refuse_later(to, &requests::log_failed(&self.shard));
+                }
+                After::Again { origin, frame } => {
+                    let refusal = requests::log_failed(&self.shard);
+                    self.refuse(&forwarded(origin, &frame), &refusal);
+                }
+                After::Changed { asker, number } => {
+                    gather::answer_change(self, asker, number, Err(AppendError::Poisoned));
+                }
+                // What is not on disk is not told to other cores or name servers.
                 After::Do(_) => {}
             }
         }
@@ -598,6 +688,14 @@ impl Broker {
     }
 }
 
+/// A request that was decoded on another core before; its bytes are those of a whole frame.
+fn forwarded(origin: Origin, bytes: &[u8]) -> Request<'_> {
+    match Frame::decode(bytes) {
+        Ok(frame) => Request { origin, frame, bytes },
+        Err(error) => unreachable!("the frame was decoded before it was forwarded: {error}"),
+    }
+}
+
 /// Requests the second port (main port - 2) does not serve, as in RocketMQ: pulls and everything that polls.
 fn is_served_on_fast_port(code: i32) -> bool {
     !matches!(
@@ -609,6 +707,15 @@ fn is_served_on_fast_port(code: i32) -> bool {
             | request::NOTIFICATION
             | request::POLLING_INFO
     )
+}
+
+/// The cores differ about a topic or group, which lasts when the system core's log failed before it could record what
+/// it had already decided.
+#[cold]
+fn lost_on_the_way() -> Refusal {
+    let remark = "the cores do not agree on the topic or group named; send the request again, and if that does not \
+                  help look for a failed commit log in the broker's messages";
+    Refusal::new(response::SYSTEM_ERROR, remark)
 }
 
 #[cold]

@@ -1,9 +1,12 @@
-//! Questions to all cores at once, for requests about the whole broker. Rare paths only.
+//! Questions to all cores at once, and changes on all of them, for requests about the whole broker. Rare paths only.
 
+use std::sync::Arc;
+
+use rmq_engine::{AppendError, LogPosition};
 use rustc_hash::FxHashMap;
 
-use crate::broker::Broker;
-use crate::letter::{Answer, Letter, Question};
+use crate::broker::{After, Broker};
+use crate::letter::{Answer, Change, Letter, Question};
 
 type Continuation = Box<dyn FnOnce(&mut Broker, Vec<Answer>)>;
 
@@ -26,6 +29,27 @@ pub fn gather<T: Send + 'static>(
     question: impl Fn(&mut Broker) -> T + Send + Sync + 'static,
     then: impl FnOnce(&mut Broker, Vec<T>) + 'static,
 ) {
+    let number = open(broker, then);
+    let question: Question = Arc::new(move |broker: &mut Broker| Box::new(question(broker)) as Answer);
+    broker.broadcast(|| Letter::Question { number, question: question.clone() });
+    let own = question(broker);
+    on_answer(broker, broker.core, number, own);
+}
+
+/// Makes a change in the log of every core (this one too) and runs `then` with the outcomes in core order, when each
+/// is durable or refused.
+pub fn change(
+    broker: &mut Broker,
+    change: impl Fn(&mut Broker) -> Result<LogPosition, AppendError> + Send + Sync + 'static,
+    then: impl FnOnce(&mut Broker, Vec<Result<(), AppendError>>) + 'static,
+) {
+    let number = open(broker, then);
+    let change: Change = Arc::new(change);
+    broker.broadcast(|| Letter::Change { number, change: change.clone() });
+    on_change(broker, broker.core, number, &change);
+}
+
+fn open<T: Send + 'static>(broker: &mut Broker, then: impl FnOnce(&mut Broker, Vec<T>) + 'static) -> u64 {
     let number = broker.gathers.next;
     broker.gathers.next += 1;
     let then: Continuation = Box::new(move |broker, answers| {
@@ -34,10 +58,22 @@ pub fn gather<T: Send + 'static>(
     });
     let answers = (0..broker.core_count).map(|_| None).collect();
     broker.gathers.open.insert(number, Gather { answers, missing: broker.core_count, then });
-    let question: Question = std::sync::Arc::new(move |broker: &mut Broker| Box::new(question(broker)) as Answer);
-    broker.broadcast(|| Letter::Question { number, question: question.clone() });
-    let own = question(broker);
-    on_answer(broker, broker.core, number, own);
+    number
+}
+
+pub fn on_change(broker: &mut Broker, from: usize, number: u64, change: &Change) {
+    match change(broker) {
+        Ok(position) => broker.after(position, After::Changed { asker: from, number }),
+        Err(error) => answer_change(broker, from, number, Err(error)),
+    }
+}
+
+pub fn answer_change(broker: &mut Broker, asker: usize, number: u64, made: Result<(), AppendError>) {
+    if asker == broker.core {
+        on_answer(broker, asker, number, Box::new(made));
+    } else {
+        broker.send_letter(asker, Letter::Answer { number, answer: Box::new(made) });
+    }
 }
 
 pub fn on_question(broker: &mut Broker, from: usize, number: u64, question: &Question) {

@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rmq_engine::Slice;
+use rmq_engine::{AppendError, LogPosition, Slice};
 use rmq_net::connection::{Accepted, ConnectionId, ListenerRole, Peer};
 use rmq_net::frame::{Frame, Serialization};
 
 use crate::broker::Broker;
 use crate::state::clients::ViewChange;
 use crate::state::groups::GroupChange;
+use crate::state::locks::LockChange;
 use crate::state::stats::CountersDelta;
 use crate::state::topics::TopicChange;
 
@@ -34,6 +35,8 @@ pub struct Origin {
     pub purpose: Purpose,
     /// The queue picked for a client that left the choice to the broker.
     pub picked_queue: Option<u32>,
+    /// How often it has been handed on from core to core.
+    pub hops: u8,
 }
 
 impl Origin {
@@ -44,6 +47,7 @@ impl Origin {
             role: peer.role,
             purpose: Purpose::Client,
             picked_queue: None,
+            hops: 0,
         }
     }
 }
@@ -109,6 +113,8 @@ pub struct ReplyItem {
 
 /// A question every core answers from its own shard, for requests about the whole broker.
 pub type Question = Arc<dyn Fn(&mut Broker) -> Answer + Send + Sync>;
+/// A change every core makes in its own log. The answer is a `Result<(), AppendError>`: is it durable there?
+pub type Change = Arc<dyn Fn(&mut Broker) -> Result<LogPosition, AppendError> + Send + Sync>;
 pub type Answer = Box<dyn std::any::Any + Send>;
 
 pub enum Letter {
@@ -122,6 +128,7 @@ pub enum Letter {
     TopicChanged(TopicChange),
     GroupChanged(GroupChange),
     ViewChanged(ViewChange),
+    LocksChanged(LockChange),
     /// What the sender counted since its last such letter.
     Counted(CountersDelta),
     /// A client connection of the sender's core is gone.
@@ -130,6 +137,10 @@ pub enum Letter {
     Question {
         number: u64,
         question: Question,
+    },
+    Change {
+        number: u64,
+        change: Change,
     },
     Answer {
         number: u64,

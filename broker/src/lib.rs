@@ -17,4 +17,6 @@ mod request;
 pub mod start;
 pub mod state;
 mod system;
+#[cfg(test)]
+mod testing;
 mod unique_key;

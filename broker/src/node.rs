@@ -14,7 +14,6 @@ use rmq_net::frame::Frame;
 use rmq_turn::{App, Completion, Core};
 
 use crate::broker::{Broker, SYSTEM_CORE};
-use crate::gather;
 use crate::letter::{Letter, ReplyParcel};
 
 /// How often deadlines measured in seconds are looked at.
@@ -233,19 +232,8 @@ impl App for Node {
             Letter::CloseConnection(id) => return self.connections.close(id, &mut self.services),
             _ => {}
         }
-        let Some(broker) = &mut self.services.broker else { return };
-        match letter {
-            Letter::Requests(parcel) => broker.on_requests(from, parcel),
-            Letter::Taken(parcel) => broker.on_taken(from, parcel),
-            Letter::Delivered(parcel) => broker.on_delivered(parcel),
-            Letter::TopicChanged(change) => broker.topics.apply(change),
-            Letter::GroupChanged(change) => broker.groups.apply(change),
-            Letter::ViewChanged(change) => broker.views.apply(change),
-            Letter::Counted(delta) => crate::system::on_counted(broker, delta),
-            Letter::ConnectionClosed(id) => crate::system::on_connection_closed(broker, id),
-            Letter::Question { number, question } => gather::on_question(broker, from, number, &question),
-            Letter::Answer { number, answer } => gather::on_answer(broker, from, number, answer),
-            Letter::Connection(_) | Letter::Replies(_) | Letter::CloseConnection(_) => {}
+        if let Some(broker) = &mut self.services.broker {
+            broker.on_letter(from, letter);
         }
     }
 

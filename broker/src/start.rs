@@ -251,15 +251,7 @@ fn broker_parts(
     let core_count = shards.len();
     let (registrar, end) = start_registrar(config, store_host)?.unzip();
     let mut registrar = registrar;
-    let settings: Vec<(SettingKind, String, Vec<u8>)> = match shards.first() {
-        None => Vec::new(),
-        Some((system_shard, _)) => [SettingKind::Topic, SettingKind::Group, SettingKind::Forbidden]
-            .into_iter()
-            .flat_map(|kind| {
-                system_shard.settings(kind.byte()).map(move |(key, value)| (kind, key.to_owned(), value.to_vec()))
-            })
-            .collect(),
-    };
+    let settings = shards.first().map(|(system_shard, _)| stored_settings(system_shard)).unwrap_or_default();
     let mut parts = Vec::new();
     for (core, (shard, driver)) in shards.into_iter().enumerate() {
         let (topics, groups) = tables(config, &settings, now_ms)?;
@@ -274,9 +266,18 @@ fn broker_parts(
     Ok((parts, end))
 }
 
-fn tables(
+/// Kind, key and value of each setting the system shard remembers.
+pub(crate) type StoredSettings = Vec<(SettingKind, String, Vec<u8>)>;
+
+pub(crate) fn stored_settings(system_shard: &Shard) -> StoredSettings {
+    let kinds = [SettingKind::Topic, SettingKind::Group, SettingKind::Forbidden].into_iter();
+    let stored = kinds.flat_map(|kind| system_shard.settings(kind.byte()).map(move |(key, value)| (kind, key, value)));
+    stored.map(|(kind, key, value)| (kind, key.to_owned(), value.to_vec())).collect()
+}
+
+pub(crate) fn tables(
     config: &BrokerConfig,
-    settings: &[(SettingKind, String, Vec<u8>)],
+    settings: &StoredSettings,
     now_ms: i64,
 ) -> Result<(TopicTable, GroupTable), NodeError> {
     let page = config.enable_split_metadata.then_some(config.split_metadata_size as usize);

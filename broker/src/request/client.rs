@@ -63,7 +63,7 @@ fn answer_heartbeat(broker: &mut Broker, request: &Request<'_>, durable_at: LogP
     if durable_at <= broker.shard.durable() {
         answer(broker);
     } else {
-        broker.after(durable_at, After::Do(Box::new(answer)));
+        broker.after(durable_at, After::Answer { to, work: Box::new(answer) });
     }
 }
 

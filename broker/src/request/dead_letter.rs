@@ -21,7 +21,7 @@ pub fn tries_max(broker: &Broker, group: &str, client_version: i32, asked: Optio
 
 /// Does a message sent to the group's retry topic have to go to the dead letters instead?
 pub fn is_exhausted(broker: &Broker, group: &str, header: &SendHeader<'_>, frame: &Frame<'_>) -> bool {
-    let is_locked = broker.system.as_ref().is_some_and(|system| system.locks.holds_live_lock(group, broker.now_ms));
+    let is_locked = broker.locked_groups.is_locked(group, broker.now_ms);
     let limit = tries_max(broker, group, frame.version, header.max_reconsume_times);
     header.reconsume_times > limit || is_locked
 }
@@ -34,7 +34,7 @@ pub fn redirect(broker: &mut Broker, request: &Request<'_>, header: &SendHeader<
     properties::push(&mut changed, "DELAY", b"-1");
     let text = String::from_utf8(changed)
         .map_err(|_| Refusal::new(response::MESSAGE_ILLEGAL, "the message's properties are not UTF-8"))?;
-    let origin = Origin { purpose: Purpose::DeadLetter, picked_queue: None, ..request.origin };
+    let origin = Origin { purpose: Purpose::DeadLetter, picked_queue: None, hops: 0, ..request.origin };
     let message = Resend {
         topic: &dlq_topic(group),
         queue_id: 0,
@@ -46,4 +46,47 @@ pub fn redirect(broker: &mut Broker, request: &Request<'_>, header: &SendHeader<
         body: request.frame.body,
     };
     Ok(send::resend(broker, origin, request.reply_address(), &message))
+}
+
+#[cfg(test)]
+mod tests {
+    use rmq_net::codes::request as code;
+
+    use crate::state::locks::LOCK_LIFETIME_MS;
+    use crate::testing::Cores;
+
+    fn lock_body() -> &'static [u8] {
+        br#"{"clientId":"one","consumerGroup":"g","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}"#
+    }
+
+    /// Where a message sent to each core's queue of the retry topic ends: true for the dead letters.
+    fn ends_dead(cores: &mut Cores) -> [bool; 2] {
+        [0, 1].map(|core| {
+            let queue_id = cores.queue_on(core, "%RETRY%g");
+            let before = dead_letters(cores);
+            let sent = cores.send(core, "%RETRY%g", queue_id, &[]);
+            assert_eq!(sent.code, 0, "{}", sent.remark);
+            dead_letters(cores) > before
+        })
+    }
+
+    fn dead_letters(cores: &mut Cores) -> i64 {
+        let owner = cores.broker(0).owner("%DLQ%g", 0);
+        cores.broker(owner).shard.bounds("%DLQ%g", 0).max
+    }
+
+    #[test]
+    fn a_group_with_a_queue_lock_sends_its_retries_to_the_dead_letters_on_every_core() {
+        let mut cores = Cores::new(2);
+        cores.create_group(r#"{"groupName":"g"}"#);
+        cores.create_topic("%RETRY%g", "16", "6", "");
+        assert_eq!(ends_dead(&mut cores), [false, false]);
+        assert_eq!(cores.call(1, code::LOCK_BATCH_MQ, &[], lock_body()).code, 0);
+        assert_eq!(ends_dead(&mut cores), [true, true]);
+        assert_eq!(cores.call(0, code::UNLOCK_BATCH_MQ, &[], lock_body()).code, 0);
+        assert_eq!(ends_dead(&mut cores), [false, false]);
+        assert_eq!(cores.call(1, code::LOCK_BATCH_MQ, &[], lock_body()).code, 0);
+        cores.now_ms += LOCK_LIFETIME_MS + 1;
+        assert_eq!(ends_dead(&mut cores), [false, false]);
+    }
 }

@@ -1,11 +1,10 @@
-//! Subscription groups: 200, 225 (update), 207 (delete), 352, 201 (read),.
+//! Subscription groups: 200, 225 (update), 207 (delete), 352, 201 (read).
 
 use rmq_net::body::{self, SubscriptionGroupConfig};
 use rmq_net::codes::response;
 use rmq_net::header::group as header;
 
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
-use crate::gather;
 use crate::letter::Request;
 use crate::request::topic_change::{self, append_refused, done_after};
 use crate::state::groups::GroupRefused;
@@ -37,10 +36,11 @@ pub fn update_list(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     done_after(broker, stored, request)
 }
 
+/// Removes the group's settings and, if asked to, its offsets on every core.
 pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::DeleteGroupHeader::decode(&request.frame)?;
     let group = header.group_name.to_cow().into_owned();
-    let position = match broker.shard.put_setting(SettingKind::Group.byte(), &group, None) {
+    let position = match broker.put_setting(SettingKind::Group, &group, None) {
         Ok(position) => position,
         Err(error) => return append_refused(broker, &error),
     };
@@ -52,15 +52,8 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         return done_after(broker, Ok(position), request);
     }
     let to = request.reply_address();
-    let remove = move |broker: &mut Broker| broker.shard.remove_offsets_of_group(&group).is_ok();
-    gather::gather(broker, remove, move |broker, removed: Vec<bool>| {
-        if removed.into_iter().all(|is_removed| is_removed) {
-            broker.reply_done(to);
-        } else {
-            let remark = "a core could not record the removal of the group's offsets; delete it again";
-            broker.refuse_later(to, &Refusal::new(response::SYSTEM_ERROR, remark));
-        }
-    });
+    let remove = move |broker: &mut Broker| broker.shard.remove_offsets_of_group(&group);
+    topic_change::everywhere_after(broker, position, to, remove, "the removal of the group's offsets");
     Ok(Handled::Taken)
 }
 

@@ -17,7 +17,15 @@ use rmq_net::message::{batch, properties};
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
 use crate::request::{dead_letter, topic_change};
+use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
+
+// Bits of a message's `sysFlag`.
+/// Prepared (4) and rolled back (12) messages have it, committed ones (8) have not.
+const TRANSACTION_PREPARED: i32 = 0x4;
+const TRANSACTION_TYPE: i32 = 0xc;
+const INNER_BATCH: i32 = 0x40;
+const NEEDS_UNWRAP: i32 = 0x80;
 
 /// A stored send whose reply waits for the log.
 pub struct SendDone {
@@ -162,8 +170,14 @@ fn check_and_store(
 struct Found<'a> {
     tags: Option<&'a str>,
     unique_key: Option<&'a str>,
-    /// A feature asked for that is not built yet, by its property.
+    /// `DELAY` above zero.
+    has_delay: bool,
+    /// `TRAN_MSG` = true.
+    is_transactional: bool,
+    /// What else asks for a feature that is not built yet.
     unsupported: Option<&'static str>,
+    /// `INNER_NUM`: the body is said to hold a batch that stays one record.
+    is_inner_batch: bool,
     /// A key the broker sets or removes itself is among them.
     has_broker_keys: bool,
 }
@@ -175,11 +189,12 @@ fn look_at(text: &[u8], is_retry: bool) -> Found<'_> {
             b"TAGS" => found.tags = str::from_utf8(value).ok(),
             b"UNIQ_KEY" => found.unique_key = str::from_utf8(value).ok(),
             b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" => found.has_broker_keys = true,
-            b"TRAN_MSG" if value.eq_ignore_ascii_case(b"true") => found.unsupported = Some("TRAN_MSG"),
-            b"DELAY" if !is_retry && is_positive(value) => found.unsupported = Some("DELAY"),
-            b"TIMER_DELAY_SEC" if !is_retry => found.unsupported = Some("TIMER_DELAY_SEC"),
-            b"TIMER_DELAY_MS" if !is_retry => found.unsupported = Some("TIMER_DELAY_MS"),
-            b"TIMER_DELIVER_MS" if !is_retry => found.unsupported = Some("TIMER_DELIVER_MS"),
+            b"TRAN_MSG" => found.is_transactional = value.eq_ignore_ascii_case(b"true"),
+            b"INNER_NUM" => found.is_inner_batch = true,
+            b"DELAY" => found.has_delay = !is_retry && is_positive(value),
+            b"TIMER_DELAY_SEC" if !is_retry => found.unsupported = Some("the property TIMER_DELAY_SEC"),
+            b"TIMER_DELAY_MS" if !is_retry => found.unsupported = Some("the property TIMER_DELAY_MS"),
+            b"TIMER_DELIVER_MS" if !is_retry => found.unsupported = Some("the property TIMER_DELIVER_MS"),
             _ => {}
         }
     }
@@ -190,14 +205,42 @@ fn is_positive(number: &[u8]) -> bool {
     str::from_utf8(number).ok().and_then(|text| text.parse::<i64>().ok()).is_some_and(|level| level > 0)
 }
 
-fn refuse_unsupported(found: &Found<'_>) -> Result<(), Refusal> {
-    match found.unsupported {
-        None => Ok(()),
-        Some(property) => Err(Refusal::new(
-            response::REQUEST_CODE_NOT_SUPPORTED,
-            format!("messages with the property {property} are not supported yet by this broker; nothing was stored"),
-        )),
+fn refuse_unsupported(found: &Found<'_>, sys_flag: i32) -> Result<(), Refusal> {
+    let what = if found.is_transactional {
+        "the property TRAN_MSG"
+    } else if sys_flag & TRANSACTION_PREPARED != 0 {
+        "a prepared or rolled back transaction in their sysFlag"
+    } else if found.has_delay {
+        "the property DELAY"
+    } else if let Some(property) = found.unsupported {
+        property
+    } else {
+        return Ok(());
+    };
+    let remark = format!("messages with {what} are not supported yet by this broker; nothing was stored");
+    Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
+}
+
+/// RocketMQ: a body that is a batch by itself is for topics of `queue.type` BatchCQ, with its flag and its property.
+fn check_inner_batch(
+    broker: &Broker,
+    topic: &str,
+    header: &SendHeader<'_>,
+    has_inner_count: bool,
+) -> Result<(), Refusal> {
+    if !has_inner_count && header.sys_flag & (INNER_BATCH | NEEDS_UNWRAP) == 0 {
+        return Ok(());
     }
+    let config = broker.topics.get(topic);
+    let is_batch_topic =
+        config.and_then(|config| config.attributes.get(QUEUE_TYPE)).is_some_and(|kind| kind == BATCH_CQ);
+    if header.sys_flag & INNER_BATCH == 0 || !is_batch_topic {
+        let remark = "an inner batch (INNER_NUM, or bits 64 or 128 of sysFlag) needs the flag 64 and a topic whose \
+                      queue.type is BatchCQ";
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
+    }
+    let remark = "inner batches are not supported yet by this broker; nothing was stored";
+    Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
 }
 
 fn store_one(
@@ -210,7 +253,8 @@ fn store_one(
 ) -> Outcome {
     let is_retry = topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%");
     let found = look_at(text, is_retry);
-    refuse_unsupported(&found)?;
+    refuse_unsupported(&found, header.sys_flag)?;
+    check_inner_batch(broker, topic, header, found.is_inner_batch)?;
     let code = found.tags.map_or(0, tags_code);
     let transaction_id = match found.unique_key {
         Some(key) => ShortText::new(key),
@@ -267,15 +311,17 @@ fn store_batch(
         ));
     }
     let header_found = look_at(text, false);
-    if header_found.unsupported.is_some_and(|property| property == "DELAY") || header.sys_flag & 0xc != 0 {
-        let remark = "a batch can hold neither delayed nor transactional messages";
+    check_inner_batch(broker, topic, header, header_found.is_inner_batch)?;
+    let is_special = header_found.has_delay || header_found.is_transactional || header_found.unsupported.is_some();
+    if is_special || header.sys_flag & TRANSACTION_TYPE != 0 {
+        let remark = "a batch can hold neither delayed, nor timed, nor transactional messages";
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
     let mut items = Vec::new();
     for item in batch::items(body) {
         let item = item.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
         let found = look_at(item.properties, false);
-        refuse_unsupported(&found)?;
+        refuse_unsupported(&found, 0)?;
         check_sizes(broker, item.body.len(), item.properties.len())?;
         items.push(BatchItem {
             flag: item.flag,
@@ -454,3 +500,6 @@ pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &R
         Err(error) => unreachable!("a frame we wrote can be read: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         return broker.forward(owner, request, request.origin);
     }
     let back = SendBack {
-        origin: Origin { purpose: Purpose::SentBack, ..request.origin },
+        origin: Origin { purpose: Purpose::SentBack, hops: 0, ..request.origin },
         to: request.reply_address(),
         at,
         delay_level: header.delay_level,

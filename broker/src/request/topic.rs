@@ -6,7 +6,6 @@ use rmq_net::header::topic as header;
 use rmq_net::text::Text;
 
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
-use crate::gather;
 use crate::letter::Request;
 use crate::request::topic_change::{self, done_after};
 use crate::state::attributes;
@@ -64,19 +63,13 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::TopicHeader::decode(&request.frame)?;
     let topic = header.topic.to_cow().into_owned();
     broker.topics.check_delete(&topic).map_err(|error| refused(&error))?;
-    if let Err(error) = topic_change::remove_topic(broker, &topic) {
-        return topic_change::append_refused(broker, &error);
-    }
+    let position = match topic_change::remove_topic(broker, &topic) {
+        Ok(position) => position,
+        Err(error) => return topic_change::append_refused(broker, &error),
+    };
     let to = request.reply_address();
-    let remove = move |broker: &mut Broker| broker.shard.remove_topic(&topic).map(|_| ()).is_ok();
-    gather::gather(broker, remove, move |broker, removed: Vec<bool>| {
-        if removed.into_iter().all(|is_removed| is_removed) {
-            broker.reply_done(to);
-        } else {
-            let remark = "a core could not record the removal of the topic's queues; delete it again";
-            broker.refuse_later(to, &Refusal::new(response::SYSTEM_ERROR, remark));
-        }
-    });
+    let remove = move |broker: &mut Broker| broker.shard.remove_topic(&topic);
+    topic_change::everywhere_after(broker, position, to, remove, "the removal of the topic's queues");
     Ok(Handled::Taken)
 }
 

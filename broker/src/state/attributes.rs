@@ -11,6 +11,9 @@ use thiserror::Error;
 /// Attributes as stored: names without a sign, sorted.
 pub type Attributes = BTreeMap<String, String>;
 
+/// Attribute name of how a topic's queues count, and its value for topics of inner batches.
+pub const QUEUE_TYPE: &str = "queue.type";
+pub const BATCH_CQ: &str = "BatchCQ";
 /// Attribute name of a topic's clean-up policy, and its value for compaction topics.
 pub const CLEANUP_POLICY: &str = "cleanup.policy";
 pub const CLEANUP_POLICY_COMPACTION: &str = "COMPACTION";
@@ -40,7 +43,7 @@ pub enum Values {
 
 /// The attributes of topics (RocketMQ 5.5).
 pub static TOPIC_ATTRIBUTES: &[Attribute] = &[
-    Attribute { name: "queue.type", is_mutable: false, values: Values::OneOf(&["BatchCQ", "SimpleCQ"]) },
+    Attribute { name: QUEUE_TYPE, is_mutable: false, values: Values::OneOf(&[BATCH_CQ, "SimpleCQ"]) },
     Attribute {
         name: CLEANUP_POLICY,
         is_mutable: false,

@@ -1,4 +1,9 @@
 //! The queue locks of orderly consumers (41, 42). In memory only: a restart frees all.
+//!
+//! Core 0 owns [`QueueLocks`]. Every core knows from [`LockedGroups`] which groups hold a lock at all, because that
+//! decides where a message sent to their retry topic goes.
+
+use std::sync::Arc;
 
 use rmq_net::body::MessageQueue;
 use rustc_hash::FxHashMap;
@@ -60,9 +65,12 @@ impl QueueLocks {
         }
     }
 
-    /// Does anyone in the group hold a queue? Then its retries go straight to the DLQ.
-    pub fn holds_live_lock(&self, group: &str, now_ms: i64) -> bool {
-        self.groups.get(group).is_some_and(|locks| locks.values().any(|lock| lock.is_live(now_ms)))
+    /// The group's lock that lives longest, if any is live.
+    pub fn change_of(&self, group: &str, now_ms: i64) -> LockChange {
+        let locks = self.groups.get(group);
+        let live = locks.into_iter().flat_map(FxHashMap::values).filter(|lock| lock.is_live(now_ms));
+        let until_ms = live.map(|lock| lock.renewed_ms + LOCK_LIFETIME_MS).max();
+        LockChange { group: group.into(), until_ms }
     }
 
     /// Forgets expired locks, so that clients that went away leave no memory behind.
@@ -71,6 +79,38 @@ impl QueueLocks {
             locks.retain(|_queue, lock| lock.is_live(now_ms));
             !locks.is_empty()
         });
+    }
+}
+
+/// Until when the group holds a queue lock, this moment included, ms since the epoch; `None` when it holds none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockChange {
+    pub group: Arc<str>,
+    pub until_ms: Option<i64>,
+}
+
+/// Which groups hold a live queue lock: on every core, told by the owner of the locks.
+#[derive(Debug, Default)]
+pub struct LockedGroups {
+    until_ms: FxHashMap<Arc<str>, i64>,
+}
+
+impl LockedGroups {
+    pub fn apply(&mut self, change: LockChange) {
+        match change.until_ms {
+            Some(until_ms) => self.until_ms.insert(change.group, until_ms),
+            None => self.until_ms.remove(&change.group),
+        };
+    }
+
+    /// Does anyone in the group hold a queue? Then its retries go straight to the DLQ.
+    pub fn is_locked(&self, group: &str, now_ms: i64) -> bool {
+        self.until_ms.get(group).is_some_and(|until_ms| now_ms <= *until_ms)
+    }
+
+    /// Forgets groups whose locks have expired.
+    pub fn tick(&mut self, now_ms: i64) {
+        self.until_ms.retain(|_group, until_ms| now_ms <= *until_ms);
     }
 }
 
@@ -100,17 +140,27 @@ mod tests {
 
     #[test]
     fn a_group_holds_a_live_lock_until_the_last_one_expires() {
-        let mut locks = QueueLocks::default();
-        assert!(!locks.holds_live_lock("g", 0));
+        let (mut locks, mut groups) = (QueueLocks::default(), LockedGroups::default());
+        assert_eq!(locks.change_of("g", 0).until_ms, None);
         locks.lock("g", "one", &queues(&[0]), 0);
-        assert!(locks.holds_live_lock("g", LOCK_LIFETIME_MS));
-        assert!(!locks.holds_live_lock("g", LOCK_LIFETIME_MS + 1));
+        locks.lock("g", "one", &queues(&[1]), 7);
+        groups.apply(locks.change_of("g", 7));
+        assert!(groups.is_locked("g", LOCK_LIFETIME_MS + 7) && !groups.is_locked("h", 7));
+        assert!(!groups.is_locked("g", LOCK_LIFETIME_MS + 8));
+        locks.unlock("g", "one", &queues(&[1]));
+        groups.apply(locks.change_of("g", 7));
+        assert!(groups.is_locked("g", LOCK_LIFETIME_MS) && !groups.is_locked("g", LOCK_LIFETIME_MS + 1));
         locks.tick(LOCK_LIFETIME_MS);
-        assert_eq!(locks.groups.len(), 1);
+        groups.tick(LOCK_LIFETIME_MS);
+        assert_eq!((locks.groups.len(), groups.until_ms.len()), (1, 1));
+        assert_eq!(locks.change_of("g", LOCK_LIFETIME_MS + 1).until_ms, None);
         locks.tick(LOCK_LIFETIME_MS + 1);
-        assert!(locks.groups.is_empty());
+        groups.tick(LOCK_LIFETIME_MS + 1);
+        assert!(locks.groups.is_empty() && groups.until_ms.is_empty());
         locks.lock("g", "one", &queues(&[0]), 0);
         locks.unlock("g", "one", &queues(&[0]));
         assert!(locks.groups.is_empty());
+        groups.apply(locks.change_of("g", 0));
+        assert!(!groups.is_locked("g", 0));
     }
 }

@@ -1,0 +1,86 @@
+use rmq_net::codes::response;
+
+use crate::testing::{Cores, Sent};
+
+/// One item of a batch body.
+fn item(body: &str, properties: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&((22 + body.len() + properties.len()) as u32).to_be_bytes());
+    bytes.extend_from_slice(&[0; 12]); // magic, CRC, flag
+    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(body.as_bytes());
+    bytes.extend_from_slice(&(properties.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(properties.as_bytes());
+    bytes
+}
+
+fn batch(cores: &mut Cores, header: &[(&str, &str)], sys_flag: &str, properties: &str) -> Sent {
+    let body = [item("one", ""), item("two", properties)].concat();
+    cores.send_with(1, "T", 0, header, &[("f", sys_flag), ("m", "true")], &body)
+}
+
+fn stored(cores: &mut Cores, topic: &str) -> i64 {
+    let owner = cores.broker(0).owner(topic, 0);
+    cores.broker(owner).shard.bounds(topic, 0).max
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_by_its_property_and_stores_nothing() {
+    let mut cores = Cores::new(2);
+    for (properties, sys_flag, property) in [
+        (&[("DELAY", "3")][..], "0", "DELAY"),
+        (&[("DELAY", "3"), ("TIMER_DELAY_SEC", "1")], "0", "DELAY"),
+        (&[("TIMER_DELAY_SEC", "1")], "0", "TIMER_DELAY_SEC"),
+        (&[("TIMER_DELIVER_MS", "1")], "0", "TIMER_DELIVER_MS"),
+        (&[("TRAN_MSG", "true"), ("DELAY", "0")], "0", "TRAN_MSG"),
+        (&[], "4", "sysFlag"),
+        (&[], "12", "sysFlag"),
+    ] {
+        let refused = cores.send_with(0, "T", 0, properties, &[("f", sys_flag)], b"body");
+        assert_eq!(refused.code, response::REQUEST_CODE_NOT_SUPPORTED, "{properties:?} {sys_flag}");
+        assert!(refused.remark.contains(property), "{}", refused.remark);
+        assert_eq!(refused.ext("TRACE_ON"), "true");
+    }
+    assert_eq!(stored(&mut cores, "T"), 0);
+    let plain = cores.send_with(0, "T", 0, &[("DELAY", "0"), ("TRAN_MSG", "false")], &[("f", "8")], b"body");
+    assert_eq!((plain.code, stored(&mut cores, "T")), (0, 1));
+}
+
+#[test]
+fn a_batch_whose_header_asks_for_delay_time_or_transaction_is_illegal() {
+    let mut cores = Cores::new(2);
+    assert_eq!(batch(&mut cores, &[], "0", "").code, 0);
+    for (header, sys_flag) in [
+        (&[("DELAY", "2")][..], "0"),
+        (&[("DELAY", "2"), ("TIMER_DELAY_MS", "7")], "0"),
+        (&[("TRAN_MSG", "true")], "0"),
+        (&[("TIMER_DELIVER_MS", "7")], "0"),
+        (&[], "4"),
+        (&[], "8"),
+    ] {
+        assert_eq!(batch(&mut cores, header, sys_flag, "").code, response::MESSAGE_ILLEGAL, "{header:?} {sys_flag}");
+    }
+    let item_with_delay = batch(&mut cores, &[], "0", "DELAY\u{1}2\u{2}");
+    assert_eq!(item_with_delay.code, response::REQUEST_CODE_NOT_SUPPORTED);
+    assert_eq!(stored(&mut cores, "T"), 2);
+}
+
+#[test]
+fn inner_batches_need_their_flag_and_a_topic_for_them() {
+    let mut cores = Cores::new(2);
+    cores.create_topic("B", "4", "6", "+queue.type=BatchCQ");
+    for (topic, properties, sys_flag, code) in [
+        ("T", &[("INNER_NUM", "2")][..], "0", response::MESSAGE_ILLEGAL),
+        ("T", &[("INNER_NUM", "2")], "64", response::MESSAGE_ILLEGAL),
+        ("T", &[], "64", response::MESSAGE_ILLEGAL),
+        ("T", &[], "128", response::MESSAGE_ILLEGAL),
+        ("B", &[("INNER_NUM", "2")], "0", response::MESSAGE_ILLEGAL),
+        ("B", &[("INNER_NUM", "2")], "192", response::REQUEST_CODE_NOT_SUPPORTED),
+        ("B", &[], "0", response::SUCCESS),
+    ] {
+        let sent = cores.send_with(0, topic, 0, properties, &[("f", sys_flag)], b"body");
+        assert_eq!(sent.code, code, "{topic} {properties:?} {sys_flag}: {}", sent.remark);
+    }
+    assert_eq!(batch(&mut cores, &[("INNER_NUM", "2")], "0", "").code, response::MESSAGE_ILLEGAL);
+    assert_eq!((stored(&mut cores, "T"), stored(&mut cores, "B")), (0, 1));
+}
