@@ -16,12 +16,16 @@ mod cluster;
 mod folder;
 mod port;
 mod process;
+pub mod remoting;
 mod route;
 mod suite;
 
+pub use binary::rmq;
 pub use cluster::{Broker, Cluster, Kind, Namesrv, attached, shared};
 pub use folder::Folder;
+pub use port::free as free_port;
 pub use process::{Process, await_condition};
+pub use route::is_known as has_route;
 pub use suite::{JavaClient, Suite, java_command};
 
 /// Ends a test that lacks a toolchain or a server of its own: prints why, or fails where nothing may be missing.
