@@ -82,6 +82,10 @@ impl Cluster {
         self.processes.last().expect("a cluster has processes")
     }
 
+    pub fn broker_process_mut(&mut self) -> &mut Process {
+        self.processes.last_mut().expect("a cluster has processes")
+    }
+
     /// Starts the servers again, on the same ports and store.
     pub fn restart(&mut self) {
         self.processes.clear();

@@ -237,33 +237,17 @@ impl Connection {
     /// The next answer; requests the server sends by itself are passed over. `None`: the server closed the connection.
     pub fn reply(&mut self) -> Option<Reply> {
         loop {
-            let (header, body) = self.read_frame()?;
-            let number = |key: &str| header[key].as_i64().and_then(|number| i32::try_from(number).ok());
+            let (header, body) = read_frame(&mut self.stream)?;
             if header["flag"].as_i64().is_some_and(|flag| flag & FLAG_RESPONSE != 0) {
                 return Some(Reply {
-                    code: number("code").expect("an answer's code"),
-                    opaque: number("opaque").expect("an answer's opaque"),
+                    code: number(&header, "code"),
+                    opaque: number(&header, "opaque"),
                     remark: header["remark"].as_str().unwrap_or_default().to_owned(),
                     ext: header["extFields"].as_object().cloned().unwrap_or_default(),
                     body,
                 });
             }
         }
-    }
-
-    fn read_frame(&mut self) -> Option<(Value, Vec<u8>)> {
-        let mut lengths = [0; 8];
-        if let Err(error) = self.stream.read_exact(&mut lengths) {
-            assert!(is_close(&error), "waiting for an answer: {error}");
-            return None;
-        }
-        let header_length = int(&lengths, 4) & 0x00FF_FFFF;
-        let body_length = int(&lengths, 0) - 4 - header_length;
-        let mut header = vec![0; usize::try_from(header_length).expect("a header length")];
-        let mut body = vec![0; usize::try_from(body_length).expect("a body length")];
-        self.stream.read_exact(&mut header).expect("a whole header");
-        self.stream.read_exact(&mut body).expect("a whole body");
-        Some((serde_json::from_slice(&header).expect("a JSON header"), body))
     }
 
     /// Reads, and drops, whatever comes until the server closes the connection. False: it did not within `patience`.
@@ -280,6 +264,69 @@ impl Connection {
             }
         }
     }
+}
+
+/// The server's side of a connection: it reads requests with JSON headers.
+#[derive(Debug)]
+pub struct Answering {
+    stream: TcpStream,
+}
+
+impl Answering {
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream }
+    }
+
+    /// Code and opaque of the next request. `None`: the client closed the connection.
+    pub fn request(&mut self) -> Option<(i32, i32)> {
+        let (header, _) = read_frame(&mut self.stream)?;
+        Some((number(&header, "code"), number(&header, "opaque")))
+    }
+
+    /// Answers code 0 and nothing else.
+    pub fn answer_success(&mut self, opaque: i32) {
+        let header = serde_json::json!({
+            "code": 0, "flag": FLAG_RESPONSE, "language": "JAVA", "opaque": opaque, "version": 513,
+            "serializeTypeCurrentRPC": "JSON",
+        });
+        // The client may be gone already.
+        let _ = self.stream.write_all(&frame(&header.to_string(), b""));
+    }
+}
+
+/// Header and body of the next frame. `None`: the other side closed the connection.
+fn read_frame(stream: &mut TcpStream) -> Option<(Value, Vec<u8>)> {
+    let mut lengths = [0; 8];
+    if let Err(error) = stream.read_exact(&mut lengths) {
+        assert!(is_close(&error), "waiting for a frame: {error}");
+        return None;
+    }
+    let header_length = int(&lengths, 4) & 0x00FF_FFFF;
+    let body_length = int(&lengths, 0) - 4 - header_length;
+    let mut header = vec![0; usize::try_from(header_length).expect("a header length")];
+    let mut body = vec![0; usize::try_from(body_length).expect("a body length")];
+    stream.read_exact(&mut header).expect("a whole header");
+    stream.read_exact(&mut body).expect("a whole body");
+    // The header length's top byte is the header's form.
+    let header = match lengths[4] {
+        0 => serde_json::from_slice(&header).expect("a JSON header"),
+        1 => binary_header(&header),
+        kind => panic!("a frame of serialisation {kind}"),
+    };
+    Some((header, body))
+}
+
+/// What a binary header says, without its fields.
+fn binary_header(header: &[u8]) -> Value {
+    let code = i16::from_be_bytes([header[0], header[1]]);
+    let (remark, _) = prefixed(&header[17..], int(header, 13));
+    let remark = String::from_utf8_lossy(remark);
+    serde_json::json!({ "code": code, "opaque": int(header, 5), "flag": int(header, 9), "remark": remark })
+}
+
+fn number(header: &Value, key: &str) -> i32 {
+    let number = header[key].as_i64().and_then(|number| i32::try_from(number).ok());
+    number.unwrap_or_else(|| panic!("no {key} in {header}"))
 }
 
 /// A server may end a connection with or without having read all of it.

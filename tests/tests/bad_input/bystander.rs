@@ -1,5 +1,7 @@
 use rmq_tests::remoting::{Connection, Request, records};
 
+use crate::pull_acknowledged;
+
 /// A good client beside the bad ones: what happens to them must not reach it.
 pub struct Bystander {
     connection: Connection,
@@ -22,7 +24,7 @@ impl Bystander {
         let body = format!("message {}", self.sent_count);
         let sent = self.connection.call(&Request::send(&self.topic, 0, "", body.as_bytes()));
         assert_eq!((sent.code, sent.number("queueOffset")), (0, Some(self.sent_count)), "{sent:?}");
-        let pulled = self.connection.call(&Request::pull(&self.topic, 0, self.sent_count));
+        let pulled = pull_acknowledged(&mut self.connection, &self.topic, 0, self.sent_count);
         assert_eq!(pulled.code, 0, "{pulled:?}");
         let records = records(&pulled.body);
         assert_eq!(records.iter().map(|record| record.body.as_slice()).collect::<Vec<_>>(), [body.as_bytes()]);

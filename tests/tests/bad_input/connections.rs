@@ -5,11 +5,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rmq_tests::remoting::{Connection, Request};
-use rmq_tests::{Cluster, await_condition};
+use rmq_tests::{Cluster, Kind, await_condition, is_for_ringmq};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::bystander::Bystander;
-use crate::is_for_ringmq;
 
 /// Unless `RMQ_TEST_SILENT_CONNECTIONS` says otherwise.
 const SILENT_CONNECTIONS: usize = 2_000;
@@ -39,7 +38,7 @@ fn silent_connections_cost_little_and_harm_nobody() {
         .map_or(SILENT_CONNECTIONS, |count| count.parse().expect("RMQ_TEST_SILENT_CONNECTIONS is a number"));
     let open_files = raise_open_files();
     assert!(count + 500 < open_files, "{count} connections need more than {open_files} open files");
-    let cluster = Cluster::start(rmq_tests::Kind::RingMq);
+    let cluster = Cluster::start(Kind::RingMq);
     let broker = cluster.broker_process();
     let mut bystander = Bystander::connect(&cluster.broker(), "silent");
     let (before_bytes, before_files) = (broker.resident_bytes(), broker.open_file_count());
@@ -65,7 +64,7 @@ fn clients_that_never_read_are_not_read_either() {
     if !is_for_ringmq() {
         return;
     }
-    let cluster = Cluster::start(rmq_tests::Kind::RingMq);
+    let cluster = Cluster::start(Kind::RingMq);
     let mut sender = Connection::open(&cluster.broker());
     let body = vec![b'x'; BACKLOG_MESSAGE_BYTES];
     for _ in 0..BACKLOG_MESSAGES {
@@ -78,10 +77,10 @@ fn clients_that_never_read_are_not_read_either() {
         let mut stream = TcpStream::connect(cluster.broker()).expect("the broker accepts");
         stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a write timeout");
         let requests = unread_requests(&mut stream, &pull);
-        println!("a deaf client could write {requests} pulls");
         assert!(requests < UNREAD_REQUESTS_MAX, "the broker reads on although nobody takes its answers");
         bystander.check();
         let resident_bytes = cluster.broker_process().resident_bytes();
+        println!("a deaf client could write {requests} pulls; {} MiB resident", resident_bytes >> 20);
         assert!(resident_bytes < RESIDENT_BYTES_MAX, "{resident_bytes} bytes resident with {} of them", deaf.len() + 1);
         deaf.push(stream);
     }

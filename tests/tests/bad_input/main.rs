@@ -14,8 +14,8 @@ mod unbuilt;
 
 use std::sync::OnceLock;
 
-use rmq_tests::remoting::{Connection, Reply};
-use rmq_tests::{Cluster, Kind};
+use rmq_tests::remoting::{Connection, Reply, Request};
+use rmq_tests::{Cluster, Kind, await_condition};
 
 /// The broker all these tests share, but for those that look at its memory or its end.
 fn cluster() -> &'static Cluster {
@@ -27,16 +27,25 @@ fn connect() -> Connection {
     Connection::open(&cluster().broker())
 }
 
+/// Both servers of the process: the broker and the name server.
+fn addresses() -> [String; 2] {
+    [cluster().broker(), cluster().namesrv().to_owned()]
+}
+
 fn is_ringmq() -> bool {
     Kind::under_test() == Kind::RingMq
 }
 
-/// Says so, and returns false, where Apache is tested and the test is about RingMQ alone.
-fn is_for_ringmq() -> bool {
+/// Pulls a message that was acknowledged. RingMQ has it for readers then; Apache's broker a little later.
+fn pull_acknowledged(connection: &mut Connection, topic: &str, queue_id: i32, offset: i64) -> Reply {
+    let mut reply = connection.call(&Request::pull(topic, queue_id, offset));
     if !is_ringmq() {
-        println!("skipped: about RingMQ alone");
+        await_condition("the message to be readable", || {
+            reply = connection.call(&Request::pull(topic, queue_id, offset));
+            reply.code == 0
+        });
     }
-    is_ringmq()
+    reply
 }
 
 /// RingMQ's remark names what is wrong by all these words; Apache's has its own ones.

@@ -1,9 +1,10 @@
 //! Messages that are refused, each with RocketMQ's code; what is refused is not stored.
 
+use rmq_tests::is_for_ringmq;
 use rmq_tests::remoting::{Connection, Request, code, records};
 
 use crate::bystander::Bystander;
-use crate::{assert_refused, cluster, connect, is_for_ringmq};
+use crate::{assert_refused, cluster, connect, pull_acknowledged};
 
 const SYSTEM_ERROR: i32 = 1;
 const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
@@ -45,7 +46,7 @@ fn a_message_of_the_largest_size_comes_back_byte_for_byte() {
     let body: Vec<u8> = (0..MESSAGE_BYTES_MAX).map(|at| ((at * 31) >> 3) as u8).collect();
     let reply = connection.call(&Request::send("largest", 0, "KEYS\u{1}k\u{2}", &body));
     assert_eq!((reply.code, reply.number("queueOffset")), (0, Some(0)), "{reply:?}");
-    let pulled = connection.call(&Request::pull("largest", 0, 0));
+    let pulled = pull_acknowledged(&mut connection, "largest", 0, 0);
     assert_eq!(pulled.code, 0, "{:?}", pulled.remark);
     let records = records(&pulled.body);
     assert_eq!(records.len(), 1);
@@ -123,7 +124,7 @@ fn too_many_properties_are_refused() {
     let properties = format!("k\u{1}{value}\u{2}");
     let reply = connection.call(&Request::send("properties", 0, &properties, b"body"));
     assert_eq!(reply.code, 0, "{reply:?}");
-    let pulled = connection.call(&Request::pull("properties", 0, 1));
+    let pulled = pull_acknowledged(&mut connection, "properties", 0, 1);
     let records = records(&pulled.body);
     assert!(records.first().is_some_and(|record| record.properties.contains(&value)), "the properties differ");
 }
@@ -162,6 +163,9 @@ fn batches_of_a_wrong_layout_are_refused_as_a_whole() {
         ("text", b"this is no batch but a message".to_vec()),
     ];
     for (what, items) in cases {
+        if what == "zeros" && !crate::is_ringmq() {
+            continue; // An item of size 0, which Apache's broker does not look at.
+        }
         let reply = connection.call(&Request::batch("batch_layout", 0, &items));
         assert!([SYSTEM_ERROR, MESSAGE_ILLEGAL].contains(&reply.code), "{what}: {reply:?}");
         assert!(!crate::is_ringmq() || !reply.remark.is_empty(), "{what}: no remark");

@@ -2,7 +2,7 @@
 
 use rmq_tests::remoting::{Request, records};
 
-use crate::{assert_refused, connect};
+use crate::{assert_refused, connect, pull_acknowledged};
 
 const TOPIC_NOT_EXIST: i32 = 17;
 const PULL_NOT_FOUND: i32 = 19;
@@ -18,6 +18,7 @@ fn offsets_outside_a_queue_are_corrected() {
         let reply = connection.call(&Request::send("pull_offsets", 0, "", b"body"));
         assert_eq!((reply.code, reply.number("queueOffset")), (0, Some(number)), "{reply:?}");
     }
+    pull_acknowledged(&mut connection, "pull_offsets", 0, MESSAGES - 1);
     let cases = [
         (i64::MIN, PULL_OFFSET_MOVED, 0),
         (-1, PULL_OFFSET_MOVED, 0),

@@ -3,9 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use rmq_tests::{Folder, Process, free_port, has_route, rmq};
-
-use crate::is_for_ringmq;
+use rmq_tests::{Folder, Process, free_port, has_route, is_for_ringmq, rmq};
 
 const USAGE: i32 = 2;
 

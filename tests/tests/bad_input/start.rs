@@ -6,11 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use rmq_tests::remoting::{Connection, Request};
-use rmq_tests::{Folder, Process, free_port, has_route, rmq, skip};
+use rmq_tests::{Folder, Process, free_port, has_route, is_for_ringmq, rmq, skip};
 use rustix::fs::OFlags;
 
 use crate::bystander::Bystander;
-use crate::is_for_ringmq;
 
 const STORE_REFUSED: i32 = 3;
 

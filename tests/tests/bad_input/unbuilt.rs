@@ -1,9 +1,10 @@
 //! Requests nobody knows, and those this broker does not do yet.
 
+use rmq_tests::is_for_ringmq;
 use rmq_tests::remoting::{Connection, Request};
 
 use crate::bystander::Bystander;
-use crate::{assert_refused, cluster, connect, is_for_ringmq};
+use crate::{assert_refused, cluster, connect};
 
 const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
 /// The coverage table of all request codes.
