@@ -3,7 +3,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The `rmq` binary: `RMQ_BIN`, else the one cargo builds from this workspace (quick when it is up to date).
-pub(crate) fn rmq() -> &'static Path {
+pub fn rmq() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| std::env::var_os("RMQ_BIN").map_or_else(build, PathBuf::from))
 }

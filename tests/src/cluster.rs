@@ -72,6 +72,20 @@ impl Cluster {
         &self.namesrv
     }
 
+    /// Where the broker listens.
+    pub fn broker(&self) -> String {
+        format!("127.0.0.1:{}", self.broker_port)
+    }
+
+    /// The process of the broker.
+    pub fn broker_process(&self) -> &Process {
+        self.processes.last().expect("a cluster has processes")
+    }
+
+    pub fn broker_process_mut(&mut self) -> &mut Process {
+        self.processes.last_mut().expect("a cluster has processes")
+    }
+
     /// Starts the servers again, on the same ports and store.
     pub fn restart(&mut self) {
         self.processes.clear();
@@ -89,7 +103,7 @@ impl Cluster {
                 self.processes.push(start_broker(self.kind, folder, self.broker_port, &self.namesrv));
             }
         }
-        await_registration(self.processes.last().expect("a process was started"), &self.namesrv);
+        await_registration(self.broker_process(), &self.namesrv);
     }
 
     /// `kill -9` for every process.

@@ -1,7 +1,8 @@
-//! Whole-process tests: stock clients, crashes, and clusters mixed with Apache's servers.
+//! Whole-process tests: stock clients, crashes, bad input, and clusters mixed with Apache's servers.
 //!
 //! A test starts servers ([`Cluster`], [`Namesrv`], [`Broker`]), runs scenarios of the stock clients against them
-//! ([`Suite`]), and compares. Every process hangs on a leash ([`Process`]): it ends when the test does, however that ends.
+//! ([`Suite`]) or requests of its own ([`remoting`]), and compares. Every process hangs on a leash ([`Process`]): it
+//! ends when the test does, however that ends.
 //!
 //! Environment:
 //! - `RMQ_BIN`: the `rmq` binary to test; else the workspace's own, built when there is none.
@@ -16,13 +17,26 @@ mod cluster;
 mod folder;
 mod port;
 mod process;
+pub mod remoting;
 mod route;
 mod suite;
 
+pub use binary::rmq;
 pub use cluster::{Broker, Cluster, Kind, Namesrv, attached, shared};
 pub use folder::Folder;
+pub use port::free as free_port;
 pub use process::{Process, await_condition};
+pub use route::is_known as has_route;
 pub use suite::{JavaClient, Suite, java_command};
+
+/// Says so, and returns false, where Apache's servers are tested and the test is about RingMQ alone.
+pub fn is_for_ringmq() -> bool {
+    let is_ringmq = Kind::under_test() == Kind::RingMq;
+    if !is_ringmq {
+        println!("skipped: about RingMQ alone");
+    }
+    is_ringmq
+}
 
 /// Ends a test that lacks a toolchain or a server of its own: prints why, or fails where nothing may be missing.
 pub fn skip(reason: &str) {

@@ -9,7 +9,7 @@ const LAST: u16 = 31_000;
 const STEP: u16 = 5;
 
 /// A port P where P - 2 to P + 1 are free. Tests of one process never get the same port twice.
-pub(crate) fn free() -> u16 {
+pub fn free() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let steps = (LAST - FIRST) / STEP;
     // Two test processes begin at different places.

@@ -8,7 +8,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether the name server at `address` knows a route of `topic`. Written without the project's codec, so that a
 /// mistake there does not hide itself.
-pub(crate) fn is_known(address: &str, topic: &str) -> bool {
+pub fn is_known(address: &str, topic: &str) -> bool {
     reply_code(address, topic).is_some_and(|code| code == 0)
 }
 
