@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::folder::Folder;
-use crate::process::Process;
+use crate::process::{Process, await_condition};
 use crate::suite::apache_command;
 use crate::{binary, port, route};
 
@@ -106,9 +106,13 @@ impl Cluster {
         await_registration(self.broker_process(), &self.namesrv);
     }
 
-    /// `kill -9` for every process.
+    /// `kill -9` for every process. Waits until the kernel has closed its listeners too: those of an io_uring may
+    /// outlive the process by some milliseconds.
     pub fn crash(&mut self) {
         self.processes.iter().for_each(Process::kill_hard);
+        for port in [self.namesrv_port, self.broker_port] {
+            await_condition(&format!("port {port} to be free"), || port::is_free(port));
+        }
     }
 }
 

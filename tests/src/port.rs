@@ -17,9 +17,13 @@ pub fn free() -> u16 {
     for _ in 0..steps {
         let step = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % steps;
         let port = FIRST + step * STEP;
-        if (port - 2..=port + 1).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        if (port - 2..=port + 1).all(is_free) {
             return port;
         }
     }
     panic!("no free port between {FIRST} and {LAST}");
+}
+
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

@@ -144,6 +144,19 @@ fn everything_is_at_its_place_after_kill_9() {
 }
 
 #[test]
+#[ignore = "about one start in six right after kill -9 finds its port in use: see `Cluster::crash`"]
+fn a_killed_broker_starts_again_at_once() {
+    if !is_for_ringmq() {
+        return;
+    }
+    let mut cluster = Cluster::start(Kind::RingMq);
+    for _ in 0..20 {
+        cluster.broker_process().kill_hard();
+        cluster.restart();
+    }
+}
+
+#[test]
 fn everything_is_at_its_place_after_an_orderly_end() {
     if !is_for_ringmq() {
         return;

@@ -95,6 +95,21 @@ fn a_store_of_an_unknown_or_damaged_format_is_refused_untouched() {
 }
 
 #[test]
+#[ignore = "a first start killed between the store's folders and its manifest leaves a store that is refused for ever"]
+fn a_first_start_that_was_killed_can_be_repeated() {
+    if !is_for_ringmq() {
+        return;
+    }
+    let folder = Folder::new();
+    let store = folder.path().join("store");
+    // As `kill -9` leaves it: folders without any file of messages, and no manifest.
+    fs::create_dir_all(store.join("shard-00/log")).expect("the folders of a shard");
+    fs::write(store.join("lock"), "1\n").expect("the lock of a process that is gone");
+    let (_process, broker) = started(&folder, &store, "127.0.0.1");
+    Bystander::connect(&broker, "killed_start").check();
+}
+
+#[test]
 fn a_store_on_tmpfs_works_with_a_warning() {
     if !is_for_ringmq() {
         return;
