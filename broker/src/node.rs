@@ -180,6 +180,7 @@ impl Node {
         let now = core.clock.monotonic;
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.connections.close_hoarders(core.clock.wall_ms, &mut self.services);
         }
         if now >= self.next_idle_scan {
             self.next_idle_scan = now + IDLE_SCAN;

@@ -92,7 +92,7 @@ pub struct StandaloneArguments {
 
 #[derive(Debug, Args)]
 pub struct CoreArguments {
-    /// Cores to use, one thread each; a new store gets as many shards [default: all this process may use]
+    /// Cores to use, one thread each; a new store gets as many shards [default: all but one of those this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(CORES_MAX)))]
     pub cores: Option<u16>,
 }
@@ -108,8 +108,10 @@ pub struct CheckArguments {
 }
 
 impl CoreArguments {
+    /// One core is left to the kernel's network work, the service threads and everything else on the host, because
+    /// that measures better: with all cores taken they steal time from every shard in turn.
     pub fn count(&self) -> usize {
-        let available = || std::thread::available_parallelism().map_or(1, usize::from).min(CORES_MAX.into());
-        self.cores.map_or_else(available, usize::from)
+        let most = || std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1);
+        self.cores.map_or_else(|| most().clamp(1, CORES_MAX.into()), usize::from)
     }
 }

@@ -107,7 +107,7 @@ impl StoreDir {
             Ok(bytes) => Manifest::decode(&bytes)
                 .map_err(|reason| StoreError::Manifest { path: manifest_path.clone(), reason })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if path.join("shard-00").join("log").exists() {
+                if has_segments(path) {
                     return Err(StoreError::ManifestMissing { path: path.to_path_buf() });
                 }
                 Manifest { shard_count: options.shard_count, geometry: options.geometry, epoch: 0 }
@@ -115,11 +115,12 @@ impl StoreDir {
             Err(error) => return Err(StoreError::io(&manifest_path, "cannot read", error)),
         };
         let direct_io = probe_direct_io(path)?;
+        manifest.epoch += 1;
+        replace_file(path, "manifest", &manifest.encode())?;
+        // After the manifest: folders without one would be a store whose manifest was lost.
         for shard in 0..manifest.shard_count {
             make_dir(&path.join(format!("shard-{shard:02}")).join("log"))?;
         }
-        manifest.epoch += 1;
-        replace_file(path, "manifest", &manifest.encode())?;
         Ok(Self { path: path.to_path_buf(), manifest, direct_io, _lock: lock })
     }
 
@@ -152,6 +153,12 @@ impl StoreDir {
         assert!(shard < self.manifest.shard_count, "the store has this shard");
         ShardFiles::new(self.path.join(format!("shard-{shard:02}")), self.manifest.geometry)
     }
+}
+
+/// Whether there is a log, and so a manifest must be. A first start may have been killed before either.
+fn has_segments(path: &Path) -> bool {
+    let log = path.join("shard-00").join("log");
+    fs::read_dir(log).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn make_dir(path: &Path) -> Result<(), StoreError> {

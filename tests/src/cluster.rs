@@ -93,7 +93,8 @@ impl Cluster {
         match self.kind {
             Kind::RingMq => {
                 let mut command = Command::new(binary::rmq());
-                command.arg("standalone").arg("--store").arg(folder.join("store"));
+                // Two cores whatever the machine has: letters between cores are to be tested everywhere.
+                command.arg("standalone").arg("--store").arg(folder.join("store")).args(["--cores", "2"]);
                 command.args(["--listen", &format!("127.0.0.1:{}", self.broker_port)]);
                 command.args(["--namesrv-port", &self.namesrv_port.to_string()]);
                 self.processes.push(Process::start("standalone", folder, &command));

@@ -144,7 +144,6 @@ fn everything_is_at_its_place_after_kill_9() {
 }
 
 #[test]
-#[ignore = "about one start in six right after kill -9 finds its port in use: see `Cluster::crash`"]
 fn a_killed_broker_starts_again_at_once() {
     if !is_for_ringmq() {
         return;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use rmq_turn::{Completion, Ring, Token, opcode, types};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -29,8 +30,24 @@ pub enum BindError {
     Other { address: SocketAddr, source: io::Error },
 }
 
-/// Binds and listens. Port 0 lets the kernel choose; see `local_address`.
+/// How long a port may stay in use after the process that had it was killed: the kernel lets go of a ring's listening
+/// sockets a little later than of the process.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(2);
+
+/// Binds and listens; waits for the sockets of a predecessor that was killed just before. Blocking, for the start.
 pub fn bind(address: SocketAddr) -> Result<Socket, BindError> {
+    let started = Instant::now();
+    loop {
+        match bind_once(address) {
+            Err(BindError::InUse { .. }) if started.elapsed() < PREDECESSOR_WAIT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn bind_once(address: SocketAddr) -> Result<Socket, BindError> {
     let attempt = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?; // rebinding while old connections linger in TIME_WAIT is fine

@@ -14,6 +14,8 @@ const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// Buffers are taken only between a completion and its handling in the same turn.
 const RECEIVE_BUFFER_COUNT: u16 = 128;
 const RECEIVE_GROUP: u16 = 1;
+/// A connection that holds room for a large frame may be silent this long while others wait for room.
+const HOARDING_MS_MAX: i64 = 3000;
 
 /// The bounds of one core's connections.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,8 @@ pub struct Connections<B> {
     /// Connections that may be readable again: a pause ended or a receive found no buffer.
     to_receive: Vec<u32>,
     assembly_bytes: usize,
+    /// A large frame found no room since this was last looked at.
+    is_starved: bool,
     open_count: usize,
     now_ms: i64,
 }
@@ -139,6 +143,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             stalled: Vec::new(),
             to_receive: Vec::new(),
             assembly_bytes: 0,
+            is_starved: false,
             open_count: 0,
             now_ms: 0,
         })
@@ -434,8 +439,30 @@ impl<B: AsRef<[u8]>> Connections<B> {
             self.assembly_bytes += size;
             connection.reserved_bytes = size;
         } else {
+            self.is_starved = true;
             connection.is_stalled = true;
             self.stalled.push(index);
+        }
+    }
+
+    /// While large frames wait for room, closes connections that hold some and send nothing: they would keep everybody
+    /// else's large frames out until they go idle.
+    pub fn close_hoarders(&mut self, now_ms: i64, handler: &mut impl FrameHandler<B>) {
+        if !std::mem::take(&mut self.is_starved) {
+            return;
+        }
+        for index in 0..self.slots.len() as u32 {
+            let Some(connection) = self.slots[index as usize].connection.as_ref() else { continue };
+            let is_silent = now_ms - connection.last_active_ms > HOARDING_MS_MAX;
+            if connection.reserved_bytes > 0 && is_silent && !connection.is_closing {
+                tracing::warn!(
+                    peer = %connection.peer.address,
+                    reserved_bytes = connection.reserved_bytes,
+                    limit = self.limits.assembly_bytes_max,
+                    "closing a connection that stopped in the middle of a large frame while others wait for the room"
+                );
+                self.begin_close(index, handler);
+            }
         }
     }
 

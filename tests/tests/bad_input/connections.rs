@@ -125,7 +125,6 @@ fn frames_that_never_end_are_bounded_in_memory() {
 }
 
 #[test]
-#[ignore = "large frames wait for the rest of others' unfinished ones, until those are closed as idle"]
 fn unfinished_frames_do_not_hold_up_large_frames_of_others() {
     if !is_for_ringmq() {
         return;

@@ -95,7 +95,6 @@ fn a_store_of_an_unknown_or_damaged_format_is_refused_untouched() {
 }
 
 #[test]
-#[ignore = "a first start killed between the store's folders and its manifest leaves a store that is refused for ever"]
 fn a_first_start_that_was_killed_can_be_repeated() {
     if !is_for_ringmq() {
         return;
