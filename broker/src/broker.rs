@@ -385,6 +385,9 @@ impl Broker {
 
     #[cold]
     pub fn refuse(&mut self, request: &Request<'_>, refusal: &Refusal) {
+        if request.origin.purpose == Purpose::SentBack {
+            return self.refuse_later(request.reply_address(), &requests::send_back::not_stored(refusal));
+        }
         let is_send = requests::send::is_send(request.frame.code);
         let (region, trace_on) = (self.config.clone(), self.config.trace_on);
         self.reply_with_remark(request.reply_address(), refusal.code, Some(&refusal.remark), Body::None, |ext| {
