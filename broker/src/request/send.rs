@@ -1,5 +1,9 @@
 //! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): one message or one batch into a queue.
 //!
+//! An acknowledgement means that the device has the message (ASYNC_FLUSH) or has it on stable media (SYNC_FLUSH).
+//! The property `WAIT` = false, with which RocketMQ answers from memory, changes nothing: the message shares its
+//! write with all others of its turn, so there is no flush to save, and no answer promises less than another.
+//!
 //! A send is handled on the core that owns its queue. Cost on that core: one pass over the header, one copy
 //! of the body (frame to log), no system call.
 
