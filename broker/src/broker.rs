@@ -17,7 +17,7 @@ use rmq_net::message::properties;
 use rmq_net::reply::{ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, FlushDiskType};
 use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::poll::LongPolls;
@@ -121,6 +121,12 @@ pub enum After {
     Do(Work),
 }
 
+struct Waiting {
+    position: LogPosition,
+    since_ms: i64,
+    after: After,
+}
+
 pub type Work = Box<dyn FnOnce(&mut Broker)>;
 
 /// Numbers of one core, summed up over the cores when asked for.
@@ -184,7 +190,7 @@ pub struct Broker {
     random: u64,
     unique_keys: UniqueKeys,
     next_tick_ms: i64,
-    waiting_for_log: VecDeque<(LogPosition, After)>,
+    waiting_for_log: VecDeque<Waiting>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
     /// Where the last change of topics or groups ends in the system core's log. Other cores know of it once that is
@@ -408,6 +414,9 @@ impl Broker {
 
     #[cold]
     pub fn refuse(&mut self, request: &Request<'_>, refusal: &Refusal) {
+        if request.origin.purpose == Purpose::SentBack {
+            return self.refuse_later(request.reply_address(), &requests::send_back::not_stored(refusal));
+        }
         let is_send = requests::send::is_send(request.frame.code);
         let (region, trace_on) = (self.config.clone(), self.config.trace_on);
         self.reply_with_remark(request.reply_address(), refusal.code, Some(&refusal.remark), Body::None, |ext| {
@@ -437,7 +446,7 @@ impl Broker {
 
     /// Runs `after` once the log is durable up to `position`.
     pub fn after(&mut self, position: LogPosition, after: After) {
-        self.waiting_for_log.push_back((position, after));
+        self.waiting_for_log.push_back(Waiting { position, since_ms: self.now_ms, after });
     }
 
     /// A ticket for a request that has to wait for storage, to be kept with [`keep_job`](Self::keep_job).
@@ -588,17 +597,38 @@ impl Broker {
 
     fn settle_durable(&mut self) {
         let durable = self.shard.durable();
-        while let Some((position, _)) = self.waiting_for_log.front() {
-            if *position > durable {
-                break;
-            }
-            if let Some((_, after)) = self.waiting_for_log.pop_front() {
-                self.run_after(after);
-            }
+        while self.waiting_for_log.front().is_some_and(|waiting| waiting.position <= durable)
+            && let Some(waiting) = self.waiting_for_log.pop_front()
+        {
+            self.run_after(waiting.after);
         }
         if self.shard.is_poisoned() && !self.waiting_for_log.is_empty() {
             self.fail_waiting();
         }
+        if self.config.flush_disk_type == FlushDiskType::Sync {
+            self.give_up_slow_sends();
+        }
+    }
+
+    /// RocketMQ: with SYNC_FLUSH a send that is not on stable media after `syncFlushTimeout` is answered
+    /// FLUSH_DISK_TIMEOUT, with everything a success has: the message is in the log and most likely stays there.
+    fn give_up_slow_sends(&mut self) {
+        let begun_before_ms = self.now_ms - self.config.sync_flush_timeout;
+        let is_late = |waiting: &Waiting| waiting.since_ms <= begun_before_ms;
+        if !self.waiting_for_log.front().is_some_and(is_late) {
+            return;
+        }
+        let late = self.waiting_for_log.iter().take_while(|waiting| is_late(waiting)).count();
+        let mut kept = Vec::new();
+        for _ in 0..late {
+            match self.waiting_for_log.pop_front() {
+                Some(Waiting { after: After::SendDone(done), .. }) => {
+                    requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT);
+                }
+                other => kept.extend(other),
+            }
+        }
+        kept.into_iter().rev().for_each(|waiting| self.waiting_for_log.push_front(waiting));
     }
 
     fn run_after(&mut self, after: After) {
@@ -615,8 +645,8 @@ impl Broker {
     /// may not be on the device, which is what FLUSH_DISK_TIMEOUT tells a producer.
     #[cold]
     fn fail_waiting(&mut self) {
-        for (_, after) in std::mem::take(&mut self.waiting_for_log) {
-            match after {
+        for waiting in std::mem::take(&mut self.waiting_for_log) {
+            match waiting.after {
                 After::SendDone(done) => requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT),
                 After::Reply { to, .. } | After::Answer { to, .. } => {
                     self.refuse_later(to, &requests::log_failed(&self.shard));

@@ -95,7 +95,6 @@ typed_settings! {
         region_id: String = "regionId",
         trace_on: bool = "traceOn",
         broker_config_path: String = "brokerConfigPath",
-        config_black_list: Vec<String> = "configBlackList",
 
         auto_create_topic_enable: bool = "autoCreateTopicEnable",
         auto_create_subscription_group: bool = "autoCreateSubscriptionGroup",
@@ -109,7 +108,6 @@ typed_settings! {
         enable_mixed_message_type: bool = "enableMixedMessageType",
         enable_split_metadata: bool = "enableSplitMetadata",
         split_metadata_size: u32 = "splitMetadataSize",
-        clear_retry_topic_when_delete_topic: bool = "clearRetryTopicWhenDeleteTopic",
 
         max_message_size: u32 = "maxMessageSize",
         reject_transaction_message: bool = "rejectTransactionMessage",
@@ -120,32 +118,20 @@ typed_settings! {
         short_polling_time_mills: i64 = "shortPollingTimeMills",
         lite_pull_message_enable: bool = "litePullMessageEnable",
         reject_pull_consumer_enable: bool = "rejectPullConsumerEnable",
+        /// Decides only how a pull with SQL92 is refused.
         enable_property_filter: bool = "enablePropertyFilter",
-        max_filter_message_size: u32 = "maxFilterMessageSize",
         max_transfer_bytes_on_message_in_memory: u32 = "maxTransferBytesOnMessageInMemory",
         max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory",
-        max_transfer_bytes_on_message_in_disk: u32 = "maxTransferBytesOnMessageInDisk",
-        max_transfer_count_on_message_in_disk: u32 = "maxTransferCountOnMessageInDisk",
-        access_message_in_memory_max_ratio: u32 = "accessMessageInMemoryMaxRatio",
-        pull_batch_max_message_count: u32 = "pullBatchMaxMessageCount",
-        disable_consume_if_consumer_read_slowly: bool = "disableConsumeIfConsumerReadSlowly",
-        consumer_fallbehind_threshold: u64 = "consumerFallbehindThreshold",
 
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
-        real_time_notify_consumer_change: bool = "realTimeNotifyConsumerChange",
         enable_register_producer: bool = "enableRegisterProducer",
         channel_expired_timeout: i64 = "channelExpiredTimeout",
-        subscription_expired_timeout: i64 = "subscriptionExpiredTimeout",
-        use_server_side_reset_offset: bool = "useServerSideResetOffset",
 
         /// 10,000 to 60,000.
         register_name_server_period: i64 = "registerNameServerPeriod",
         register_broker_timeout_mills: i64 = "registerBrokerTimeoutMills",
-        force_register: bool = "forceRegister",
 
         server_channel_max_idle_time_seconds: u32 = "serverChannelMaxIdleTimeSeconds",
-        server_socket_backlog: u32 = "serverSocketBacklog",
-        shutdown_wait_time_seconds: u32 = "shutdownWaitTimeSeconds",
 
         store_path_root_dir: String = "storePathRootDir",
         flush_disk_type: FlushDiskType = "flushDiskType",

@@ -164,8 +164,20 @@ fn run_cores(cores: Vec<CoreParts>, stop: StopFlag) -> Result<(), NodeError> {
     rmq_turn::run(core_count, |_| (), make).map_err(NodeError::Cores)
 }
 
+/// The broker's setting rules where both servers share the cores.
+fn limits(parts: &CoreParts) -> Limits {
+    let idle_ms = match &parts.broker {
+        None => Limits::default().idle_ms,
+        Some((broker, _)) => match broker.config.server_channel_max_idle_time_seconds {
+            0 => i64::MAX,
+            seconds => i64::from(seconds) * 1000,
+        },
+    };
+    Limits { idle_ms, ..Limits::default() }
+}
+
 fn make_node(core: &mut Core<Letter>, parts: CoreParts, stop: StopFlag) -> Result<Node, RunError> {
-    let connections = Connections::new(core.index() as u8, &core.ring, Limits::default())?;
+    let connections = Connections::new(core.index() as u8, &core.ring, limits(&parts))?;
     let broker = match parts.broker {
         None => None,
         Some((broker, driver)) => {
@@ -256,7 +268,7 @@ fn broker_parts(
     for (core, (shard, driver)) in shards.into_iter().enumerate() {
         let (topics, groups) = tables(config, &settings, now_ms)?;
         let system = (core == SYSTEM_CORE).then(|| {
-            let clients = ClientRegistry::new(config.reject_pull_consumer_enable);
+            let clients = ClientRegistry::new(config.reject_pull_consumer_enable, config.channel_expired_timeout);
             let stats = BrokerStats::new(&config.broker_cluster_name, 0, now_ms);
             System::new(clients, registrar.take(), stats, now_ms)
         });

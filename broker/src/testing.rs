@@ -99,7 +99,7 @@ impl Cores {
             let shard = storage.open(shard_config).expect("an empty shard");
             let (topics, groups) = tables(&config, &stored_settings(&shard), now_ms).expect("no settings to read");
             let system = (core == 0).then(|| {
-                let clients = ClientRegistry::new(config.reject_pull_consumer_enable);
+                let clients = ClientRegistry::new(config.reject_pull_consumer_enable, config.channel_expired_timeout);
                 System::new(clients, None, BrokerStats::new("DefaultCluster", 0, now_ms), now_ms)
             });
             let store_host = "127.0.0.1:10911".parse().expect("an address");

@@ -86,6 +86,8 @@ const ADDRESS_SERVER: &str = "address servers and DNS lists of name servers are 
 const REGISTRATION: &str = "this form of registration is not built yet; the plain one is used";
 const PROPERTY_CRC: &str = "checksums of properties are not built yet; RingMQ's batches carry their own";
 const RETENTION: &str = "removal of old segments is not built yet";
+const SLOW_GROUPS: &str = "groups that fall behind are served like others; refusing them is not built yet";
+const ONE_LIMIT: &str = "a pull from disk has the limits of one from memory, maxTransfer..OnMessageInMemory";
 const STATISTICS: &str = "these statistics are not built yet";
 const METRICS: &str = "metrics exporters are not built yet";
 

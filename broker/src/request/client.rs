@@ -21,7 +21,10 @@ pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
 }
 
 pub fn heartbeat(broker: &mut Broker, request: &Request<'_>) -> Outcome {
-    let data: HeartbeatData = parse(request.frame.body)?;
+    let mut data: HeartbeatData = parse(request.frame.body)?;
+    if !broker.config.enable_register_producer {
+        data.producer_data_set.clear();
+    }
     let rejects_pull = broker.config.reject_pull_consumer_enable;
     let plan = heartbeat::plan(&data, &broker.groups, &broker.topics, rejects_pull);
     let mut durable_at = broker.shard.durable();
@@ -77,7 +80,8 @@ pub fn pass_on(broker: &mut Broker, changes: ClientChanges) {
         broker.views.apply(change.clone());
         broker.broadcast(|| Letter::ViewChanged(change.clone()));
     }
-    for notice in changes.notices {
+    let notices = if broker.config.notify_consumer_ids_changed_enable { changes.notices } else { Vec::new() };
+    for notice in notices {
         for connection in notice.connections {
             let connection = ConnectionId::from_key(connection.0);
             let group: &str = &notice.group;

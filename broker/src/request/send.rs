@@ -1,5 +1,9 @@
 //! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): one message or one batch into a queue.
 //!
+//! An acknowledgement means that the device has the message (ASYNC_FLUSH) or has it on stable media (SYNC_FLUSH).
+//! The property `WAIT` = false, with which RocketMQ answers from memory, changes nothing: the message shares its
+//! write with all others of its turn, so there is no flush to save, and no answer promises less than another.
+//!
 //! A send is handled on the core that owns its queue. Cost on that core: one pass over the header, one copy
 //! of the body (frame to log), no system call.
 
@@ -16,7 +20,7 @@ use rmq_net::message::{batch, properties};
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
-use crate::request::{dead_letter, topic_change};
+use crate::request::{dead_letter, send_back, topic_change};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 
@@ -413,7 +417,11 @@ fn append_failed(broker: &Broker, error: &AppendError) -> Outcome {
     match error {
         AppendError::BatchFull { .. } => Ok(Handled::Full),
         AppendError::Poisoned => Err(super::log_failed(&broker.shard)),
-        error => Err(Refusal::new(response::MESSAGE_ILLEGAL, error.to_string())),
+        // RocketMQ: CREATE_MAPPED_FILE_FAILED.
+        AppendError::SegmentUnavailable { .. } => Err(Refusal::new(response::SYSTEM_ERROR, error.to_string())),
+        AppendError::RecordTooLarge { .. } | AppendError::FieldTooLong { .. } | AppendError::QueueOutOfRange { .. } => {
+            Err(Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()))
+        }
     }
 }
 
@@ -421,7 +429,11 @@ fn append_failed(broker: &Broker, error: &AppendError) -> Outcome {
 /// FLUSH_DISK_TIMEOUT, may hold).
 pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
     if done.purpose == Purpose::SentBack {
-        return broker.reply(done.to, code, Body::None, |_| ());
+        if code == response::SUCCESS {
+            return broker.reply_done(done.to);
+        }
+        let refusal = Refusal::new(code, "the message may or may not be on the device");
+        return broker.refuse_later(done.to, &send_back::not_stored(&refusal));
     }
     let config = broker.config.clone();
     let mut ids = std::mem::take(&mut broker.ids);

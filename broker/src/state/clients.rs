@@ -27,7 +27,7 @@ use super::groups::GroupTable;
 use super::heartbeat::is_rejected;
 use super::subscription::Subscription;
 
-/// A member without a heartbeat for this long is gone (`channelExpiredTimeout`).
+/// A producer without a heartbeat for this long is gone. For consumers it is the default.
 pub const CLIENT_EXPIRY_MS: i64 = 120_000;
 
 /// One connection of this process; never used again after its close.
@@ -121,18 +121,25 @@ struct Memberships {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ClientRegistry {
     consumers: FxHashMap<Arc<str>, ConsumerGroup>,
     producers: FxHashMap<Arc<str>, Members>,
     connections: FxHashMap<ConnKey, Memberships>,
     reject_pull_consumers: bool,
+    consumer_expiry_ms: i64,
 }
 
 impl ClientRegistry {
-    /// `reject_pull_consumers`: `rejectPullConsumerEnable`.
-    pub fn new(reject_pull_consumers: bool) -> Self {
-        Self { reject_pull_consumers, ..Self::default() }
+    /// `reject_pull_consumers`: `rejectPullConsumerEnable`. `consumer_expiry_ms`: `channelExpiredTimeout`.
+    pub fn new(reject_pull_consumers: bool, consumer_expiry_ms: i64) -> Self {
+        Self {
+            consumers: FxHashMap::default(),
+            producers: FxHashMap::default(),
+            connections: FxHashMap::default(),
+            reject_pull_consumers,
+            consumer_expiry_ms,
+        }
     }
 
     /// Registers everything a heartbeat names. Consumer groups that are not in `groups` are passed
@@ -268,12 +275,13 @@ impl ClientRegistry {
     /// Removes the members that stopped sending heartbeats; their connections are to be closed.
     /// RocketMQ looks every 10 s.
     pub fn expire(&mut self, now_ms: i64, groups: &GroupTable) -> (ClientChanges, Vec<ConnKey>) {
-        let consumers = self.consumers.values().map(|group| &group.members);
+        let consumers = self.consumers.values().map(|group| (&group.members, self.consumer_expiry_ms));
+        let producers = self.producers.values().map(|members| (members, CLIENT_EXPIRY_MS));
         let mut expired: Vec<ConnKey> = consumers
-            .chain(self.producers.values())
-            .flatten()
-            .filter(|(_connection, client)| now_ms - client.last_seen_ms > CLIENT_EXPIRY_MS)
-            .map(|(connection, _client)| *connection)
+            .chain(producers)
+            .flat_map(|(members, expiry_ms)| members.iter().map(move |member| (member, expiry_ms)))
+            .filter(|((_connection, client), expiry_ms)| now_ms - client.last_seen_ms > *expiry_ms)
+            .map(|((connection, _client), _expiry_ms)| *connection)
             .collect();
         expired.sort_unstable();
         expired.dedup();

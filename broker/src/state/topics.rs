@@ -251,6 +251,19 @@ impl TopicTable {
         }
     }
 
+    /// The retry topic to store so that messages can come back over `queues` queues; `None` if it has as many.
+    /// RocketMQ writes to queues the topic does not have, where no consumer looks.
+    pub fn decide_retry_topic(&self, name: &str, queues: i32, unit_mode: bool) -> Option<TopicConfig> {
+        let queues = queues.min(QUEUES_MAX);
+        let Some(stored) = self.get(name) else {
+            return self.decide_group_topic(name, queues, None, unit_mode);
+        };
+        let (read_queue_nums, write_queue_nums) =
+            (stored.read_queue_nums.max(queues), stored.write_queue_nums.max(queues));
+        let is_grown = (read_queue_nums, write_queue_nums) != (stored.read_queue_nums, stored.write_queue_nums);
+        is_grown.then(|| TopicConfig { read_queue_nums, write_queue_nums, ..(**stored).clone() })
+    }
+
     /// The topic to store for an update request (17, 18), whose attributes carry signed keys.
     pub fn decide_update(&self, requested: &TopicConfig) -> Result<TopicConfig, TopicRefused> {
         let name = requested.topic_name.as_str();

@@ -5,7 +5,7 @@ use crate::config::{machine::Machine, setting::Kind::*, table::*};
 table! {
     /// `BrokerConfig` of RocketMQ 5.5.0, in its order.
     BROKER:
-    - brokerConfigPath, Text, null, used, "file the settings came from (-c); run-time changes are written there";
+    - brokerConfigPath, Text, null, used, "file the settings came from (-c)";
     - rocketmqHome, Text, (Machine::rocketmq_home), no_effect, HOME;
     * namesrvAddr, Addresses, null, used, "name servers this broker registers at, host:port separated by `;` (also -n and NAMESRV_ADDR)";
     * listenPort, Int(1, 65_535), "10911", used, "port for clients; port - 2 is open too, for clients that use the VIP channel";
@@ -67,8 +67,8 @@ table! {
     - registerBrokerTimeoutMills, Int(1, 3_600_000), "24000", used, "how long one name server may take to answer a registration, ms";
     - sendHeartbeatTimeoutMillis, INT, "1000", not_yet, REGISTRATION;
     - slaveReadEnable, Bool, "false", not_yet, REPLICATION;
-    - disableConsumeIfConsumerReadSlowly, Bool, "false", used, "stop serving a group that falls too far behind";
-    - consumerFallbehindThreshold, Int(0, i64::MAX), "17179869184", used, "how far behind is too far, bytes";
+    - disableConsumeIfConsumerReadSlowly, Bool, "false", not_yet, SLOW_GROUPS;
+    - consumerFallbehindThreshold, Int(0, i64::MAX), "17179869184", not_yet, SLOW_GROUPS;
     - brokerFastFailureEnable, Bool, "true", no_effect, THREADS;
     - waitTimeMillsInSendQueue, LONG, "200", no_effect, THREADS;
     - waitTimeMillsInPullQueue, LONG, "5000", no_effect, THREADS;
@@ -85,9 +85,9 @@ table! {
     - maxErrorRateOfBloomFilter, INT, "20", not_yet, FILTERS;
     - filterDataCleanTimeSpan, LONG, "86400000", not_yet, FILTERS;
     - filterSupportRetry, Bool, "false", not_yet, FILTERS;
-    - enablePropertyFilter, Bool, "false", used, "allow SQL92 subscriptions";
+    - enablePropertyFilter, Bool, "false", not_yet, "SQL92 filters are not built yet; with true, pulls that need them are refused with code 27 instead of 1";
     - compressedRegister, Bool, "false", not_yet, REGISTRATION;
-    - forceRegister, Bool, "true", used, "register every period, changed or not";
+    - forceRegister, Bool, "true", not_yet, REGISTRATION;
     - registerNameServerPeriod, Int(1, i32::MAX as i64), "30000", used, "time between registrations, ms; values outside 10000 to 60000 are moved to the nearest end";
     - updateNameServerAddrPeriod, INT, "120000", no_effect, FIXED_NAMESRV;
     - brokerHeartbeatInterval, INT, "1000", not_yet, REPLICATION;
@@ -131,7 +131,7 @@ table! {
     - popReviveMaxAttemptTimes, INT, "16", not_yet, POP;
     - popReviveSkipIfGroupAbsent, Bool, "true", not_yet, POP;
     - useSeparateRetryQueue, Bool, "false", not_yet, POP;
-    - realTimeNotifyConsumerChange, Bool, "true", used, "tell them at once, not with the next rebalance";
+    - realTimeNotifyConsumerChange, Bool, "true", not_yet, "consumers are told of changes in their group at once, whatever is written here";
     - useMessageFilterForNotification, Bool, "true", not_yet, POP;
     - maxMessageFilterNumForNotification, INT, "64", not_yet, POP;
     - litePullMessageEnable, Bool, "true", used, "allow lite pull (request code 361)";
@@ -160,7 +160,7 @@ table! {
     - enableRemoteEscape, Bool, "false", not_yet, REPLICATION;
     - skipPreOnline, Bool, "false", not_yet, REPLICATION;
     - asyncSendEnable, Bool, "true", no_effect, NO_LOCKS;
-    - useServerSideResetOffset, Bool, "true", used, "a reset of offsets takes effect on the broker";
+    - useServerSideResetOffset, Bool, "true", not_yet, "resets of offsets by the broker are not built yet";
     - consumerOffsetUpdateVersionStep, LONG, "500", no_effect, RECORDS;
     - delayOffsetUpdateVersionStep, LONG, "200", not_yet, DELAY;
     - lockInStrictMode, Bool, "false", not_yet, REPLICATION;
@@ -196,7 +196,7 @@ table! {
     - enableRequestMetrics, Bool, "true", not_yet, METRICS;
     - enableLagAndDlqMetrics, Bool, "true", not_yet, METRICS;
     - channelExpiredTimeout, Int(1, i64::MAX), "120000", used, "a client without heartbeat for so long is forgotten, ms";
-    - subscriptionExpiredTimeout, Int(1, i64::MAX), "600000", used, "a subscription without heartbeat for so long is forgotten, ms";
+    - subscriptionExpiredTimeout, Int(1, i64::MAX), "600000", not_yet, "a subscription is forgotten with its group's last client";
     - estimateAccumulation, Bool, "true", not_yet, STATISTICS;
     - coldCtrStrategyEnable, Bool, "false", not_yet, COLD_DATA;
     - usePIDColdCtrStrategy, Bool, "true", not_yet, COLD_DATA;
@@ -215,17 +215,17 @@ table! {
     - printChannelGroups, Bool, "false", no_effect, LOGS;
     - printChannelGroupsMinNum, INT, "5", no_effect, LOGS;
     - splitRegistrationSize, INT, "800", not_yet, REGISTRATION;
-    - configBlackList, Text, "configBlackList;brokerConfigPath", used, "settings an administrator may not change at run time, separated by `;`";
+    - configBlackList, Text, "configBlackList;brokerConfigPath", not_yet, "settings do not change at run time yet";
     - skipWhenCKRePutReachMaxTimes, Bool, "false", not_yet, POP;
     - appendAckAsync, Bool, "false", not_yet, POP;
     - appendCkAsync, Bool, "false", not_yet, POP;
-    - clearRetryTopicWhenDeleteTopic, Bool, "true", used, "deleting a topic deletes its pop retry topics";
+    - clearRetryTopicWhenDeleteTopic, Bool, "true", not_yet, POP;
     - enableLmqStats, Bool, "false", not_yet, LMQ;
     - configManagerVersion, Text, "v1", no_effect, ROCKSDB;
     - useSingleRocksDBForAllConfigs, Bool, "false", no_effect, ROCKSDB;
     - allowRecallWhenBrokerNotWriteable, Bool, "true", not_yet, TIMERS;
     - recallMessageEnable, Bool, "false", not_yet, TIMERS;
-    - enableRegisterProducer, Bool, "true", used, "keep the connections of producers, for transaction checks";
+    - enableRegisterProducer, Bool, "true", used, "keep the connections of producers";
     - enableCreateSysGroup, Bool, "true", used, "system groups are created even when autoCreateSubscriptionGroup is false";
     - enableLiteEventMode, Bool, "true", not_yet, LITE;
     - liteEventCheckInterval, LONG, "10000", not_yet, LITE;

@@ -16,11 +16,11 @@ table! {
     - serverSocketRcvBufSize, INT, "0", no_effect, NETTY;
     - writeBufferHighWaterMark, INT, "0", no_effect, NETTY;
     - writeBufferLowWaterMark, INT, "0", no_effect, NETTY;
-    - serverSocketBacklog, Int(1, 65_535), "1024", used, "connections the kernel may hold before they are accepted";
+    - serverSocketBacklog, Int(1, 65_535), "1024", not_yet, "the kernel holds up to 1024 connections before they are accepted, whatever is written here";
     - serverNettyWorkerGroupEnable, Bool, "true", no_effect, NETTY;
     - serverPooledByteBufAllocatorEnable, Bool, "true", no_effect, NETTY;
     - enableShutdownGracefully, Bool, "false", no_effect, NETTY;
-    - shutdownWaitTimeSeconds, Int(0, 3_600), "30", used, "how long a stop waits for requests under way, s";
+    - shutdownWaitTimeSeconds, Int(0, 3_600), "30", not_yet, "a stop waits up to 3 s for requests under way, whatever is written here";
     - useEpollNativeSelector, Bool, "false", no_effect, NETTY;
 }
 

@@ -86,7 +86,7 @@ table! {
     * deleteFileBatchMax, INT, "10", not_yet, RETENTION;
     - putMsgIndexHightWater, INT, "600000", not_yet, INDEX;
     - maxMessageSize, Int(1, 16_777_216), "4194304", used, "largest body of a message, bytes; a frame never holds more than 16 MiB";
-    - maxFilterMessageSize, Int(1, 1_600_000), "16000", used, "bytes of consume queue rows one pull may examine with a filter, at 20 bytes a row";
+    - maxFilterMessageSize, Int(1, 1_600_000), "16000", not_yet, "a pull with a filter examines 800 rows or more, whatever is written here";
     - checkCRCOnRecover, Bool, "true", no_effect, OWN_RECOVERY;
     - checkCommitLogOffsetOnRecover, Bool, "false", no_effect, OWN_RECOVERY;
     - flushCommitLogLeastPages, INT, "4", no_effect, OWN_LOG;
@@ -96,11 +96,11 @@ table! {
     - flushCommitLogThoroughInterval, INT, "10000", no_effect, OWN_LOG;
     - commitCommitLogThoroughInterval, INT, "200", no_effect, OWN_LOG;
     - flushConsumeQueueThoroughInterval, INT, "60000", no_effect, OWN_LOG;
-    * maxTransferBytesOnMessageInMemory, Int(1, 16_777_216), "262144", used, "bytes one pull returns at most from memory";
-    * maxTransferCountOnMessageInMemory, Int(1, 65_535), "32", used, "messages one pull returns at most from memory";
-    * maxTransferBytesOnMessageInDisk, Int(1, 16_777_216), "65536", used, "bytes one pull returns at most from disk";
-    * maxTransferCountOnMessageInDisk, Int(1, 65_535), "8", used, "messages one pull returns at most from disk";
-    * accessMessageInMemoryMaxRatio, Int(0, 100), "40", used, "percent of memory; a queue further behind than that reads from disk";
+    * maxTransferBytesOnMessageInMemory, Int(1, 16_777_216), "262144", used, "bytes one pull returns at most, from memory or disk";
+    * maxTransferCountOnMessageInMemory, Int(1, 65_535), "32", used, "messages one pull returns at most, from memory or disk";
+    * maxTransferBytesOnMessageInDisk, Int(1, 16_777_216), "65536", not_yet, ONE_LIMIT;
+    * maxTransferCountOnMessageInDisk, Int(1, 65_535), "8", not_yet, ONE_LIMIT;
+    * accessMessageInMemoryMaxRatio, Int(0, 100), "40", not_yet, ONE_LIMIT;
     * messageIndexEnable, Bool, "true", not_yet, INDEX;
     - maxHashSlotNum, INT, "5000000", not_yet, INDEX;
     - maxIndexNum, INT, "20000000", not_yet, INDEX;
@@ -172,7 +172,7 @@ table! {
     * wakeFlushWhenPutMessage, Bool, "false", no_effect, NO_LOCKS;
     * enableCleanExpiredOffset, Bool, "false", not_yet, RETENTION;
     - maxAsyncPutMessageRequests, INT, "5000", no_effect, THREADS;
-    - pullBatchMaxMessageCount, Int(1, 65_535), "160", used, "messages one pull may ask for";
+    - pullBatchMaxMessageCount, Int(1, 65_535), "160", not_yet, "maxTransferCountOnMessageInMemory alone limits the messages of a pull";
     * totalReplicas, INT, "1", not_yet, REPLICATION;
     * inSyncReplicas, INT, "1", not_yet, REPLICATION;
     * minInSyncReplicas, INT, "1", not_yet, REPLICATION;

@@ -1,6 +1,6 @@
 use rmq_net::codes::response;
 
-use crate::testing::{Cores, Sent};
+use crate::testing::{Cores, Disk, Sent};
 
 /// One item of a batch body.
 fn item(body: &str, properties: &str) -> Vec<u8> {
@@ -83,4 +83,36 @@ fn inner_batches_need_their_flag_and_a_topic_for_them() {
     }
     assert_eq!(batch(&mut cores, &[("INNER_NUM", "2")], "0", "").code, response::MESSAGE_ILLEGAL);
     assert_eq!((stored(&mut cores, "T"), stored(&mut cores, "B")), (0, 1));
+}
+
+#[test]
+fn with_sync_flush_a_send_the_disk_keeps_waiting_is_answered_once_as_not_flushed() {
+    for (flush, is_given_up) in [("SYNC_FLUSH", true), ("ASYNC_FLUSH", false)] {
+        let mut cores = Cores::with_config(2, &[("flushDiskType", flush)]);
+        cores.create_topic("T", "4", "6", "");
+        let owner = cores.broker(0).owner("T", 0);
+        cores.set_disk(owner, Disk::Stuck);
+        let first = cores.post_send(0, "T", 0, &[], &[], b"body");
+        cores.now_ms += 3000;
+        let second = cores.post_send(1, "T", 0, &[], &[], b"body");
+        cores.now_ms += 1999;
+        cores.run();
+        assert!(cores.answers_to(first).is_empty());
+        cores.now_ms += 1;
+        cores.run();
+        let answers = cores.answers_to(first);
+        if is_given_up {
+            let answer = answers.first().expect("an answer");
+            assert_eq!((answer.code, answer.ext("queueOffset")), (response::FLUSH_DISK_TIMEOUT, "0"));
+            assert!(!answer.ext("msgId").is_empty() && answer.ext("TRACE_ON") == "true");
+        } else {
+            assert!(answers.is_empty());
+        }
+        assert!(cores.answers_to(second).is_empty());
+        cores.set_disk(owner, Disk::Works);
+        cores.run();
+        assert_eq!(cores.answers_to(first).len(), usize::from(!is_given_up));
+        assert_eq!(cores.answers_to(second).first().map(|answer| answer.code), Some(0));
+        assert_eq!(stored(&mut cores, "T"), 2);
+    }
 }

@@ -101,7 +101,7 @@ impl Broker {
             }],
             ..HeartbeatData::default()
         };
-        let mut registry = ClientRegistry::default();
+        let mut registry = ClientRegistry::new(false, 120_000);
         let (changes, _) = registry.heartbeat(&peer, &data, &self.groups, 1);
         for change in changes.views {
             self.views.apply(change);

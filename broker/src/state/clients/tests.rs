@@ -67,7 +67,7 @@ fn ids(registry: &ClientRegistry, group: &str) -> Vec<String> {
 #[test]
 fn members_are_told_when_the_group_changes_and_only_then() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let (first, _) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
     assert_eq!(notified(&first), [("g", vec![1])]);
     assert_eq!(first.views.len(), 1);
@@ -92,7 +92,7 @@ fn members_are_told_when_the_group_changes_and_only_then() {
 #[test]
 fn broadcasting_and_silent_groups_are_not_told() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let broadcast = heartbeat("one", vec![consumer("g", MessageModel::Broadcasting, &[("t", 1)])]);
     assert!(registry.heartbeat(&peer(1), &broadcast, &groups, 0).0.notices.is_empty());
     let silent = clustering("one", "silent", &[("t", 1)]);
@@ -105,7 +105,7 @@ fn broadcasting_and_silent_groups_are_not_told() {
 #[test]
 fn the_newest_heartbeat_decides_the_subscription() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let mut versions = |connection: u64, topics: &[(&str, i64)]| {
         registry.heartbeat(&peer(connection), &clustering("c", "g", topics), &groups, 0);
         let view = registry.view("g").expect("online");
@@ -128,7 +128,7 @@ fn the_newest_heartbeat_decides_the_subscription() {
 #[test]
 fn a_refresh_without_subscriptions_keeps_them_and_asks_for_them_when_unknown() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let full = HeartbeatData { heartbeat_fingerprint: 7, ..clustering("one", "g", &[("t", 1)]) };
     let refresh = HeartbeatData { heartbeat_fingerprint: 7, without_sub: true, ..clustering("one", "g", &[]) };
     let (_, is_changed) = registry.heartbeat(&peer(1), &refresh, &groups, 0);
@@ -145,7 +145,7 @@ fn a_refresh_without_subscriptions_keeps_them_and_asks_for_them_when_unknown() {
 #[test]
 fn silent_members_expire_and_the_rest_is_told() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
     registry.heartbeat(&peer(2), &clustering("two", "g", &[("t", 1)]), &groups, 60_000);
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS, &groups);
@@ -158,7 +158,7 @@ fn silent_members_expire_and_the_rest_is_told() {
 #[test]
 fn producers_are_known_by_group_and_connection() {
     let groups = groups();
-    let mut registry = ClientRegistry::default();
+    let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let data = HeartbeatData {
         client_id: "p".to_owned(),
         producer_data_set: vec![
@@ -186,7 +186,7 @@ fn producers_are_known_by_group_and_connection() {
 #[test]
 fn lookups_find_members_and_subscribers() {
     let groups = groups();
-    let mut registry = ClientRegistry::new(true);
+    let mut registry = ClientRegistry::new(true, CLIENT_EXPIRY_MS);
     registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
     registry.heartbeat(&peer(1), &clustering("one", "h", &[("t", 1), ("u", 1)]), &groups, 0);
     let found = registry.find_consumer("g", "one").map(|(connection, _client)| connection);
@@ -241,7 +241,7 @@ proptest! {
     #[test]
     fn membership_agrees_with_a_plain_model(steps in steps()) {
         let groups = groups();
-        let mut registry = ClientRegistry::default();
+        let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
         let mut replica = GroupViews::default();
         let mut model: BTreeMap<(&str, u64), i64> = BTreeMap::new();
         let mut producers: BTreeMap<u64, i64> = BTreeMap::new();
