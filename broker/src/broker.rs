@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::gather::{self, Gathers};
-use crate::letter::{Letter, Origin, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
+use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
