@@ -236,14 +236,13 @@ mod tests {
             cores.create_topic(topic, "1", "6", "");
             commit(&mut cores, topic);
         }
-        let told = |cores: &mut Cores, ext: &[(&'static str, &str)]| {
+        let told = |cores: &mut Cores, ext: &[(&'static str, &str)]| -> Vec<&'static str> {
             let ext: Vec<_> = [("consumerGroup", "g")].into_iter().chain(ext.iter().copied()).collect();
             let answer = cores.call(1, code::GET_CONSUME_STATS, &ext, b"");
             assert_eq!(answer.code, 0, "{}", answer.remark);
             let text = String::from_utf8(answer.body).expect("JSON");
             ["A", "B", "C"].into_iter().filter(|topic| text.contains(&format!(r#""topic":"{topic}""#))).collect()
         };
-        let told: &dyn Fn(&mut Cores, &[(&'static str, &str)]) -> Vec<&'static str> = &told;
         assert_eq!(told(&mut cores, &[]), ["A", "B", "C"]);
         assert_eq!(told(&mut cores, &[("topic", "B")]), ["B"]);
         assert_eq!(told(&mut cores, &[("topic", "B"), ("topicList", "A;C;")]), ["A", "C"]);
