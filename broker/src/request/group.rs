@@ -1,13 +1,15 @@
-//! Subscription groups: 200, 225 (update), 207 (delete), 352, 201 (read).
+//! Subscription groups: 200, 225 (update), 207 (delete), 352, 201 (read),
+//! 353 (which topics a group must not read).
 
 use rmq_net::body::{self, SubscriptionGroupConfig};
 use rmq_net::codes::response;
 use rmq_net::header::group as header;
+use rmq_net::header::topic::GroupForbiddenHeader;
 
-use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
+use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::Request;
 use crate::request::topic_change::{self, append_refused, done_after};
-use crate::state::groups::GroupRefused;
+use crate::state::groups::{GroupLookup, GroupRefused};
 use crate::state::paging::PageRequest;
 use crate::state::settings::SettingKind;
 
@@ -40,7 +42,8 @@ pub fn update_list(broker: &mut Broker, request: &Request<'_>) -> Outcome {
 pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::DeleteGroupHeader::decode(&request.frame)?;
     let group = header.group_name.to_cow().into_owned();
-    let position = match broker.put_setting(SettingKind::Group, &group, None) {
+    let removed = broker.put_setting(SettingKind::Forbidden, &group, None);
+    let position = match removed.and_then(|_| broker.put_setting(SettingKind::Group, &group, None)) {
         Ok(position) => position,
         Err(error) => return append_refused(broker, &error),
     };
@@ -60,11 +63,37 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
 pub fn get(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::GroupHeader::decode(&request.frame)?;
     let group = header.group.to_cow();
-    let Some(config) = broker.groups.get(&group).cloned() else {
-        let remark = format!("No group in this broker. group: {group}");
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
-    };
-    broker.reply_json(request.reply_address(), &body::encode(&*config));
+    match broker.groups.look_up(&group) {
+        GroupLookup::Known(config) => {
+            let json = body::encode(&**config);
+            broker.reply_json(request.reply_address(), &json);
+            Ok(Handled::Taken)
+        }
+        // RocketMQ: asking for a group is using it.
+        GroupLookup::Creatable(config) => topic_change::create_group_for(broker, request, config),
+        GroupLookup::Missing => {
+            let remark = format!("No group in this broker. group: {group}");
+            Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark))
+        }
+    }
+}
+
+/// Says whether the group may read the topic, after allowing or forbidding it if the request wants that.
+pub fn forbidden(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = GroupForbiddenHeader::decode(&request.frame)?;
+    let (group, topic) = (header.group.to_cow().into_owned(), header.topic.to_cow().into_owned());
+    let mut position = broker.settings_end();
+    if let Some(is_readable) = header.readable {
+        position = match topic_change::store_readable(broker, &group, &topic, is_readable) {
+            Ok(position) => position,
+            Err(error) => return append_refused(broker, &error),
+        };
+    }
+    let readable = !broker.groups.is_read_forbidden(&group, &topic);
+    let json = body::encode(&body::GroupForbidden { group, topic, readable });
+    let to = request.reply_address();
+    let work = Box::new(move |broker: &mut Broker| broker.reply_json(to, &json));
+    broker.after(position, After::Answer { to, work });
     Ok(Handled::Taken)
 }
 
@@ -82,4 +111,45 @@ pub fn get_all(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         ext.int("totalGroupNum", total);
     });
     Ok(Handled::Taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use rmq_net::codes::{request as code, response};
+
+    use crate::testing::Cores;
+
+    #[test]
+    fn asking_for_a_group_makes_it_where_the_configuration_allows() {
+        for (auto_create, code) in [("true", 0), ("false", response::SUBSCRIPTION_GROUP_NOT_EXIST)] {
+            let mut cores = Cores::with_config(2, &[("autoCreateSubscriptionGroup", auto_create)]);
+            let answer = cores.call(1, code::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "g")], b"");
+            assert_eq!(answer.code, code, "{}", answer.remark);
+            assert_eq!(cores.broker(1).groups.get("g").is_some(), code == 0);
+        }
+    }
+
+    #[test]
+    fn a_group_is_kept_from_a_topic_on_every_core_until_it_is_deleted() {
+        let mut cores = Cores::new(2);
+        cores.create_group(r#"{"groupName":"g"}"#);
+        let ask = |cores: &mut Cores, readable: Option<&str>| {
+            let mut ext = vec![("group", "g"), ("topic", "T")];
+            ext.extend(readable.map(|readable| ("readable", readable)));
+            let answer = cores.call(1, code::UPDATE_AND_GET_GROUP_FORBIDDEN, &ext, b"");
+            assert_eq!(answer.code, 0, "{}", answer.remark);
+            let is_forbidden = [0, 1].map(|core| cores.broker(core).groups.is_read_forbidden("g", "T"));
+            assert_eq!(is_forbidden[0], is_forbidden[1]);
+            assert_eq!(is_forbidden[0], !String::from_utf8_lossy(&answer.body).contains(r#""readable":true"#));
+            is_forbidden[0]
+        };
+        assert!(!ask(&mut cores, None));
+        assert!(ask(&mut cores, Some("false")));
+        assert!(ask(&mut cores, None));
+        assert!(!ask(&mut cores, Some("true")));
+        assert!(ask(&mut cores, Some("false")));
+        assert_eq!(cores.call(0, code::DELETE_SUBSCRIPTIONGROUP, &[("groupName", "g")], b"").code, 0);
+        assert!(!ask(&mut cores, None));
+        assert_eq!(crate::start::stored_settings(&cores.broker(0).shard).len(), 0);
+    }
 }

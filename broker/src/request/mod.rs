@@ -68,6 +68,8 @@ fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>
         code::QUERY_TOPICS_BY_CONSUMER => stats::topics_of_group,
         code::GET_BROKER_RUNTIME_INFO => runtime::info,
         code::GET_BROKER_CONFIG => runtime::config,
+        code::VIEW_BROKER_STATS_DATA => runtime::statistic,
+        code::UPDATE_AND_GET_GROUP_FORBIDDEN => group::forbidden,
         _ => return Err(not_supported(request_code)),
     };
     if !broker.is_system_core() {

@@ -1,9 +1,11 @@
-//! What tools ask about the running broker: GET_BROKER_RUNTIME_INFO (28), GET_BROKER_CONFIG (26).
+//! What tools ask about the running broker: GET_BROKER_RUNTIME_INFO (28), GET_BROKER_CONFIG (26),
+//! VIEW_BROKER_STATS_DATA (315).
 
 use rmq_net::body;
 use rmq_net::codes::response;
+use rmq_net::header::topic::StatsHeader;
 
-use crate::broker::{Body, Broker, Handled, Outcome};
+use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::gather;
 use crate::letter::Request;
 use crate::state::runtime_info::{RuntimeInput, runtime_info};
@@ -66,6 +68,24 @@ fn disk_of(folder: &str) -> Disk {
 
 pub fn config(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let text = broker.config.settings.to_properties();
-    broker.reply(request.reply_address(), response::SUCCESS, Body::Bytes(text.as_bytes()), |_| ());
+    // Settings do not change at run time, so their version is that of the start.
+    let timestamp = broker.system.as_ref().map_or(0, |system| system.boot_ms);
+    let version = body::encode(&body::DataVersion { timestamp, ..body::DataVersion::default() });
+    let version = String::from_utf8_lossy(&version);
+    broker.reply(request.reply_address(), response::SUCCESS, Body::Bytes(text.as_bytes()), |ext| {
+        ext.text("version", &version);
+    });
+    Ok(Handled::Taken)
+}
+
+/// VIEW_BROKER_STATS_DATA: sums and rates of the last minute, hour and day.
+pub fn statistic(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = StatsHeader::decode(&request.frame)?;
+    let (name, key) = (header.stats_name.to_cow(), header.stats_key.to_cow());
+    let found = broker.system.as_ref().and_then(|system| system.stats.view(&name, &key));
+    let Some(found) = found else {
+        return Err(Refusal::new(response::SYSTEM_ERROR, format!("The stats <{name}> <{key}> not exist")));
+    };
+    broker.reply_json(request.reply_address(), &body::encode(&found));
     Ok(Handled::Taken)
 }

@@ -73,15 +73,24 @@ pub fn consume_stats(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = group::ConsumeStatsHeader::decode(&request.frame)?;
     let group = header.consumer_group.to_cow().into_owned();
     let topic = header.topic.as_ref().map(|text| text.to_cow().into_owned()).filter(|topic| !topic.is_empty());
+    let list = header.topic_list.as_ref().map(|text| text.to_cow().into_owned()).unwrap_or_default();
+    let list: BTreeSet<String> = list.split(';').filter(|topic| !topic.is_empty()).map(str::to_owned).collect();
     let to = request.reply_address();
     let ask = committed_by(group.clone());
     gather(broker, ask, move |broker, answers: Vec<Committed>| {
         let committed: BTreeMap<(String, u32), i64> =
             answers.into_iter().flatten().map(|(topic, queue_id, offset)| ((topic, queue_id), offset)).collect();
-        let topics: BTreeSet<String> = match topic {
-            Some(topic) => BTreeSet::from([topic]),
-            None => committed.keys().map(|(topic, _)| topic.clone()).collect(),
-        };
+        // RocketMQ: a list is taken as it is; of the rest, what a group online does not subscribe to is left out.
+        let mut topics = list;
+        if topics.is_empty() {
+            topics = match topic {
+                Some(topic) => BTreeSet::from([topic]),
+                None => committed.keys().map(|(topic, _)| topic.clone()).collect(),
+            };
+            if let Some(view) = broker.views.get(&group).filter(|view| !view.subscriptions.is_empty()) {
+                topics.retain(|topic| view.subscriptions.contains_key(topic.as_str()));
+            }
+        }
         join_progress(broker, to, group, topics, committed);
     });
     Ok(Handled::Taken)
@@ -148,6 +157,14 @@ fn queue_progress(
     states
 }
 
+/// The reply to 43: [`body::ConsumerOffsets`] with a version.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionedOffsets {
+    data_version: body::DataVersion,
+    offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
+}
+
 pub fn all_offsets(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let to = request.reply_address();
     let ask = |broker: &mut Broker| -> Vec<(String, u32, i64)> {
@@ -159,7 +176,9 @@ pub fn all_offsets(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         for (key, queue_id, offset) in answers.into_iter().flatten() {
             offset_table.entry(key).or_default().insert(queue_id as i32, offset);
         }
-        let json = body::encode_legacy(&body::ConsumerOffsets { offset_table });
+        // Offsets have no version of their own here: each answer is another one.
+        let data_version = body::DataVersion { timestamp: broker.now_ms, ..body::DataVersion::default() };
+        let json = body::encode_legacy(&VersionedOffsets { data_version, offset_table });
         broker.reply_json(to, &json);
     });
     Ok(Handled::Taken)
@@ -191,8 +210,74 @@ pub fn topics_of_group(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let to = request.reply_address();
     gather(broker, ask, move |broker, answers: Vec<Committed>| {
         let topics: BTreeSet<String> = answers.into_iter().flatten().map(|(topic, ..)| topic).collect();
-        let json = body::encode(&body::TopicList { topic_list: topics.into_iter().collect(), broker_addr: None });
+        let broker_addr = Some(broker.store_host.to_string());
+        let json = body::encode(&body::TopicList { topic_list: topics.into_iter().collect(), broker_addr });
         broker.reply_json(to, &json);
     });
     Ok(Handled::Taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use rmq_net::codes::{request as code, response};
+
+    use crate::testing::Cores;
+
+    fn commit(cores: &mut Cores, topic: &str) {
+        let ext = [("commitOffset", "1"), ("consumerGroup", "g"), ("queueId", "0"), ("topic", topic)];
+        assert_eq!(cores.call(0, code::UPDATE_CONSUMER_OFFSET, &ext, b"").code, 0);
+    }
+
+    #[test]
+    fn progress_is_told_for_the_topics_asked_for_or_else_for_those_subscribed() {
+        let mut cores = Cores::new(2);
+        cores.create_group(r#"{"groupName":"g"}"#);
+        for topic in ["A", "B", "C"] {
+            cores.create_topic(topic, "1", "6", "");
+            commit(&mut cores, topic);
+        }
+        let told = |cores: &mut Cores, ext: &[(&'static str, &str)]| -> Vec<&'static str> {
+            let ext: Vec<_> = [("consumerGroup", "g")].into_iter().chain(ext.iter().copied()).collect();
+            let answer = cores.call(1, code::GET_CONSUME_STATS, &ext, b"");
+            assert_eq!(answer.code, 0, "{}", answer.remark);
+            let text = String::from_utf8(answer.body).expect("JSON");
+            ["A", "B", "C"].into_iter().filter(|topic| text.contains(&format!(r#""topic":"{topic}""#))).collect()
+        };
+        assert_eq!(told(&mut cores, &[]), ["A", "B", "C"]);
+        assert_eq!(told(&mut cores, &[("topic", "B")]), ["B"]);
+        assert_eq!(told(&mut cores, &[("topic", "B"), ("topicList", "A;C;")]), ["A", "C"]);
+        let heartbeat = br#"{"clientID":"c","consumerDataSet":[{"groupName":"g","consumeType":"CONSUME_PASSIVELY",
+            "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","subscriptionDataSet":[
+            {"topic":"A","subString":"*","subVersion":1,"expressionType":"TAG"}]}],"producerDataSet":[]}"#;
+        assert_eq!(cores.call(1, code::HEART_BEAT, &[], heartbeat).code, 0);
+        assert_eq!(told(&mut cores, &[]), ["A"]);
+        assert_eq!(told(&mut cores, &[("topic", "B")]), [""; 0]);
+        assert_eq!(told(&mut cores, &[("topicList", "C")]), ["C"]);
+    }
+
+    #[test]
+    fn answers_to_tools_carry_versions_addresses_and_statistics() {
+        let mut cores = Cores::new(2);
+        cores.create_group(r#"{"groupName":"g"}"#);
+        cores.create_topic("A", "1", "6", "");
+        commit(&mut cores, "A");
+        let offsets = cores.call(1, code::GET_ALL_CONSUMER_OFFSET, &[], b"");
+        let text = String::from_utf8(offsets.body).expect("JSON of RocketMQ's old kind");
+        assert!(text.starts_with(r#"{"dataVersion":{"counter":0,"#), "{text}");
+        assert!(text.ends_with(r#""offsetTable":{"A@g":{0:1}}}"#), "{text}");
+        let config = cores.call(1, code::GET_BROKER_CONFIG, &[], b"");
+        assert_eq!(config.ext("version"), r#"{"counter":0,"stateVersion":0,"timestamp":1700000000000}"#);
+        let topics = cores.call(1, code::QUERY_TOPICS_BY_CONSUMER, &[("group", "g")], b"");
+        assert_eq!(topics.body, br#"{"brokerAddr":"127.0.0.1:10911","topicList":["A"]}"#);
+        let ask = [("statsKey", "A"), ("statsName", "TOPIC_PUT_NUMS")];
+        assert_eq!(cores.call(1, code::VIEW_BROKER_STATS_DATA, &ask, b"").code, response::SYSTEM_ERROR);
+        assert_eq!(cores.send(0, "A", 0, &[]).code, 0);
+        for _ in 0..3 {
+            cores.now_ms += 10_000;
+            cores.run();
+        }
+        let found = cores.call(1, code::VIEW_BROKER_STATS_DATA, &ask, b"");
+        assert_eq!(found.code, 0, "{}", found.remark);
+        assert!(String::from_utf8_lossy(&found.body).contains(r#""statsMinute":{"#));
+    }
 }

@@ -57,6 +57,30 @@ pub fn store_group(broker: &mut Broker, config: SubscriptionGroupConfig) -> Resu
     Ok(position)
 }
 
+/// Allows or forbids a group to read a topic. Returns the position after which that is durable.
+pub fn store_readable(
+    broker: &mut Broker,
+    group: &str,
+    topic: &str,
+    is_readable: bool,
+) -> Result<LogPosition, AppendError> {
+    let now_ms = broker.now_ms;
+    let Some(change) = broker.groups.set_readable(group, topic, is_readable, now_ms) else {
+        return Ok(broker.settings_end());
+    };
+    let value = match &change {
+        GroupChange::Forbidden(_, topics) if !topics.is_empty() => Some(groups::encode_forbidden(topics)),
+        _ => None,
+    };
+    let stored = broker.put_setting(SettingKind::Forbidden, group, value.as_deref());
+    match stored {
+        Ok(position) => publish_group(broker, position, change),
+        // Nothing was recorded, so nothing has changed.
+        Err(_) => drop(broker.groups.set_readable(group, topic, !is_readable, now_ms)),
+    }
+    stored
+}
+
 pub fn publish_group(broker: &mut Broker, position: LogPosition, change: GroupChange) {
     let publish = move |broker: &mut Broker| broker.broadcast(|| Letter::GroupChanged(change.clone()));
     broker.after(position, After::Do(Box::new(publish)));

@@ -153,6 +153,10 @@ fn silent_members_expire_and_the_rest_is_told() {
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS + 1, &groups);
     assert_eq!(closes, [ConnKey(1)]);
     assert_eq!(notified(&changes), [("g", vec![2])]);
+
+    let mut impatient = ClientRegistry::new(false, 10);
+    impatient.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
+    assert_eq!(impatient.expire(11, &groups).1, [ConnKey(1)]);
 }
 
 #[test]
