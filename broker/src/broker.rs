@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rmq_engine::{AppendError, LogPosition, Shard, Slice, Ticket, shard_of};
 use rmq_net::codes::{request, response};
 use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
@@ -105,7 +106,7 @@ pub enum After {
     /// Handle this request of this core's again.
     Again {
         origin: Origin,
-        frame: Box<[u8]>,
+        frame: Bytes,
     },
     /// Work that ends with an answer to `to`.
     Answer {
@@ -351,7 +352,7 @@ impl Broker {
         if self.is_system_core() && origin.hops > 0 && self.settings_end > self.shard.durable() {
             // Another core sent it here because it does not know what this one has decided: it will be told when
             // that is on disk.
-            let frame = request.bytes.into();
+            let frame = Bytes::copy_from_slice(request.bytes);
             self.after(self.settings_end, After::Again { origin, frame });
             return Ok(Handled::Taken);
         }

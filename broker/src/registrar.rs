@@ -7,11 +7,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rmq_net::codes::{request, response};
 use rmq_net::frame::{Frame, Serialization, frame_size};
 use rmq_net::reply::FrameWriter;
@@ -36,7 +36,7 @@ pub struct Registration {
 
 enum Message {
     /// The JSON body of REGISTER_BROKER: every topic and the data version.
-    Topics(Arc<Vec<u8>>),
+    Topics(Bytes),
     Stop,
 }
 
@@ -58,7 +58,7 @@ impl Registrar {
     /// Registers with this body at once and from now on.
     pub fn topics_changed(&self, body: Vec<u8>) {
         // The thread ends only after `stop_soon`, so there is nobody left who could miss this.
-        let _ = self.messages.send(Message::Topics(Arc::new(body)));
+        let _ = self.messages.send(Message::Topics(body.into()));
     }
 
     /// Asks the thread to unregister everywhere and to end; does not wait for it.
@@ -88,7 +88,7 @@ struct NameServer {
 struct Worker {
     registration: Registration,
     name_servers: Vec<NameServer>,
-    body: Option<Arc<Vec<u8>>>,
+    body: Option<Bytes>,
     next_opaque: i32,
 }
 

@@ -1,6 +1,7 @@
 //! Topics and groups coming into being or going: first a record in the system shard's log, then, once it
 //! is durable, a letter to every core and a word to the name servers.
 
+use bytes::Bytes;
 use rmq_engine::{AppendError, LogPosition};
 use rmq_net::body::{SubscriptionGroupConfig, TopicConfig};
 use rmq_net::codes::response;
@@ -120,7 +121,7 @@ fn go_on_after(broker: &mut Broker, stored: Result<LogPosition, AppendError>, re
 
 /// Handles the same request again once the log is durable up to `position`.
 pub fn again_after(broker: &mut Broker, position: LogPosition, request: &Request<'_>) {
-    broker.after(position, After::Again { origin: request.origin, frame: request.bytes.into() });
+    broker.after(position, After::Again { origin: request.origin, frame: Bytes::copy_from_slice(request.bytes) });
 }
 
 /// The outcome of a change the log did not take.
