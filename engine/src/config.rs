@@ -100,7 +100,8 @@ impl ShardConfig {
             durability: Durability::Async,
             tail_bytes_max: 64 * MIB,
             read_bytes_max: 64 * MIB,
-            index_bytes_max: 32 * MIB,
+            // Three million rows: a page read from disk waits behind the large reads of the log.
+            index_bytes_max: 96 * MIB,
             eager_write_bytes: 128 * KIB,
             undurable_bytes_max: 64 * MIB,
         }
