@@ -60,7 +60,7 @@ impl Block {
                 .fold((0, 0), |(messages, batches), found| (messages + found.messages, batches + found.batches));
             self.add("shards", format!("{}, {messages} messages in {batches} batches found", store.shards));
             const MIB: u64 = 1 << 20;
-            self.add("memory bound", format!("{} MiB on {} cores", report.memory_bytes_max / MIB, report.cores));
+            self.add("memory bound", format!("{} MiB, cores: {}", report.memory_bytes_max / MIB, report.cores));
         }
         self.add("ready after", format!("{} ms", report.took.as_millis()));
     }

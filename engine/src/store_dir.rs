@@ -157,8 +157,10 @@ impl StoreDir {
 
 /// Whether there is a log, and so a manifest must be. A first start may have been killed before either.
 fn has_segments(path: &Path) -> bool {
-    let log = path.join("shard-00").join("log");
-    fs::read_dir(log).is_ok_and(|mut entries| entries.next().is_some())
+    let holds_a_log = |shard: io::Result<fs::DirEntry>| {
+        shard.is_ok_and(|shard| fs::read_dir(shard.path().join("log")).is_ok_and(|mut files| files.next().is_some()))
+    };
+    fs::read_dir(path).is_ok_and(|mut entries| entries.any(holds_a_log))
 }
 
 fn make_dir(path: &Path) -> Result<(), StoreError> {

@@ -49,7 +49,16 @@ fn a_strange_manifest_is_refused_not_guessed() {
     fs::write(&manifest, "").unwrap();
     assert!(matches!(open(dir.path()), Err(StoreError::Manifest { reason: ManifestError::NotAManifest, .. })));
     fs::remove_file(&manifest).unwrap();
+    fs::write(dir.path().join("shard-01/log").join("0".repeat(20)), "").unwrap();
     assert!(matches!(open(dir.path()), Err(StoreError::ManifestMissing { .. })));
+}
+
+#[test]
+fn a_first_start_that_was_killed_before_it_wrote_a_log_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    fs::remove_file(dir.path().join("manifest")).unwrap();
+    assert_eq!(open(dir.path()).unwrap().epoch(), 1);
 }
 
 #[test]
