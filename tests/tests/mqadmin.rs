@@ -108,6 +108,10 @@ fn comparable(command: &str, line: &str) -> Option<String> {
         ("consumerProgress", false) if command.contains("-g") && kept.len() >= 6 && kept[1] == "broker-a" => {
             kept[..6].to_vec()
         }
+        // Group, count, version, (type, model,) rate, difference: the rate is measured, not kept.
+        ("consumerProgress", false) if !command.contains("-g") && kept.len() >= 5 => {
+            [&kept[..kept.len() - 2], &kept[kept.len() - 1..]].concat()
+        }
         _ => kept,
     };
     Some(kept.join(" "))
@@ -136,4 +140,5 @@ fn masks_hide_addresses_and_times_only() {
     assert_eq!(masked("AdminTopic"), "AdminTopic");
     let error = "org.apache.rocketmq.client.exception.MQClientException: CODE: 17  DESC: No topic route info";
     assert_eq!(comparable("topicRoute -t X", error), Some("CODE: 17".to_owned()));
+    assert_eq!(comparable("consumerProgress", "admin_group 0 OFFLINE 1 6"), Some("admin_group 0 OFFLINE 6".to_owned()));
 }
