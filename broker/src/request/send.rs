@@ -509,7 +509,14 @@ pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &R
     bytes.extend_from_slice(message.body);
     match Frame::decode(&bytes) {
         Ok(frame) => broker.handle(&Request { origin, frame, bytes: &bytes }),
-        Err(error) => unreachable!("a frame we wrote can be read: {error}"),
+        // The client's frame was as large as a frame may be, and ours has a longer header.
+        Err(error) => {
+            broker.refuse_later(
+                to,
+                &Refusal::new(response::MESSAGE_ILLEGAL, format!("the message is too large: {error}")),
+            );
+            Handled::Taken
+        }
     }
 }
 
