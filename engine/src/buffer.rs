@@ -22,16 +22,71 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::Range;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Alignment and granularity of every buffer: what O_DIRECT asks of memory, offset and length.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// One aligned, zero-initialised allocation. It never moves and never shrinks.
+/// Size and alignment of a huge page. A device write or read of memory that lies together is one segment for the
+/// kernel and the device instead of one per 4 KiB: reads of 1 MiB went from 1.2 to 2.4 GB/s by that, writes from 2.4
+/// to 3.4 (`fio --bs=1m --direct=1 --iodepth=4` with `--iomem=mmap` and `--iomem=mmaphuge`, 2-core VM, 2026-11-26).
+const HUGE_BYTES: usize = 2 << 20;
+/// Pools of smaller buffers take them from the heap.
+const SLAB_BUFFER_BYTES_MIN: usize = 256 << 10;
+
+/// A mapping at a huge page's alignment, which the kernel backs with huge pages where it has some.
+struct Slab {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a `Slab` is an address range; who may touch which bytes is decided by the `Memory`s cut from it.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    fn new(bytes: usize) -> Self {
+        let bytes = bytes.next_multiple_of(HUGE_BYTES);
+        let mapped_bytes = bytes + HUGE_BYTES;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choosing.
+        let mapped = unsafe { mmap_anonymous(null_mut(), mapped_bytes, protection, MapFlags::PRIVATE) };
+        let Some(mapped) = mapped.ok().and_then(|address| NonNull::new(address.cast::<u8>())) else {
+            handle_alloc_error(Memory::layout(bytes))
+        };
+        let before = mapped.as_ptr().align_offset(HUGE_BYTES);
+        // SAFETY: `before` < `HUGE_BYTES`, so the aligned range is inside the mapping.
+        let start = unsafe { mapped.add(before) };
+        for (edge, edge_bytes) in [(0, before), (before + bytes, HUGE_BYTES - before)] {
+            if edge_bytes > 0 {
+                // SAFETY: both edges are inside the mapping just made, outside the slab, and nobody knows them. An
+                // error would leave address space unused and nothing else.
+                let _ = unsafe { munmap(mapped.as_ptr().add(edge).cast(), edge_bytes) };
+            }
+        }
+        // SAFETY: the range is ours. Where huge pages are switched off this is an error, and small ones serve as well.
+        let _ = unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        Self { start, bytes }
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; the last `Memory` in it is gone. A failure leaks address space.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Aligned bytes, zero-initialised when they were allocated. They never move and never shrink.
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// The mapping it is a part of; none: an allocation of its own.
+    slab: Option<Arc<Slab>>,
 }
 
 // SAFETY: `Memory` is plain bytes without thread affinity; who may touch which bytes is decided by the wrapping
@@ -51,7 +106,18 @@ impl Memory {
         // SAFETY: the layout's size is not zero (asserted above).
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        Self { start, capacity }
+        Self { start, capacity, slab: None }
+    }
+
+    /// Pieces of `capacity` bytes of a mapping that holds at least one.
+    fn pieces_of_slab(capacity: usize) -> impl Iterator<Item = Self> {
+        assert!(capacity > 0 && capacity.is_multiple_of(BLOCK_BYTES), "buffers are whole blocks");
+        let slab = Arc::new(Slab::new(capacity));
+        (0..slab.bytes / capacity).map(move |index| {
+            // SAFETY: `index` pieces fit before this one, so it starts and ends inside the slab.
+            let start = unsafe { slab.start.add(index * capacity) };
+            Self { start, capacity, slab: Some(Arc::clone(&slab)) }
+        })
     }
 
     /// # Safety
@@ -74,8 +140,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout, and dropped once, with the last `Arc`.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        if self.slab.is_none() {
+            // SAFETY: allocated in `new` with the same layout, and dropped once, with the last `Arc`.
+            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        }
     }
 }
 
@@ -339,6 +407,8 @@ impl fmt::Debug for WriteBytes {
 /// and no page is touched for the first time.
 pub struct BufferPool {
     buffer_bytes: usize,
+    /// Cut from a slab and never used.
+    fresh: Vec<UniqueBuffer>,
     /// Not used by the owner any more, but perhaps still held by readers; oldest first.
     retired: std::collections::VecDeque<SharedBuffer>,
     /// Most unheld buffers kept for reuse; the rest is freed.
@@ -350,7 +420,7 @@ const RETIRED_PROBES: usize = 4;
 
 impl BufferPool {
     pub fn new(buffer_bytes: usize, spare_max: usize) -> Self {
-        Self { buffer_bytes, retired: std::collections::VecDeque::new(), spare_max }
+        Self { buffer_bytes, fresh: Vec::new(), retired: std::collections::VecDeque::new(), spare_max }
     }
 
     /// A buffer of at least `bytes` (rounded up to whole pool buffers); its content is whatever it was.
@@ -366,7 +436,21 @@ impl BufferPool {
                 }
             }
         }
-        UniqueBuffer::new(bytes.max(1).next_multiple_of(self.buffer_bytes))
+        let capacity = bytes.max(1).next_multiple_of(self.buffer_bytes);
+        if capacity < SLAB_BUFFER_BYTES_MIN {
+            return UniqueBuffer::new(capacity);
+        }
+        if capacity == self.buffer_bytes
+            && let Some(buffer) = self.fresh.pop()
+        {
+            return buffer;
+        }
+        let mut pieces = Memory::pieces_of_slab(capacity).map(|memory| UniqueBuffer { memory: Arc::new(memory) });
+        let first = pieces.next().expect("a slab holds at least one piece");
+        if capacity == self.buffer_bytes {
+            self.fresh.extend(pieces);
+        }
+        first
     }
 
     /// Takes a buffer the owner does not need any more. Odd sizes are not kept.
@@ -412,6 +496,23 @@ mod tests {
         assert_ne!(pool.take(10).into_shared(0).as_ptr(), address);
         drop(reader);
         assert_eq!(pool.take(10).into_shared(0).as_ptr(), address);
+    }
+
+    #[test]
+    fn large_buffers_share_aligned_mappings() {
+        let half = HUGE_BYTES / 2;
+        let mut pool = BufferPool::new(half, 4);
+        let mut buffers: Vec<_> = (0..3).map(|_| pool.take(half)).collect();
+        let starts: Vec<_> = buffers.iter_mut().map(|buffer| buffer.as_mut_ptr() as usize).collect();
+        assert_eq!((starts[0] % HUGE_BYTES, starts[1]), (0, starts[0] + half), "the second is the first one's twin");
+        assert_eq!(starts[2] % HUGE_BYTES, 0);
+        for (number, buffer) in buffers.iter_mut().enumerate() {
+            assert!(buffer.as_mut_slice().iter().all(|byte| *byte == 0));
+            buffer.as_mut_slice().fill(number as u8 + 1);
+        }
+        drop(buffers.swap_remove(0));
+        assert!(buffers.iter_mut().all(|buffer| buffer.as_mut_slice().iter().all(|byte| *byte > 1)));
+        assert_eq!(pool.take(3 * half).len(), 3 * half);
     }
 
     #[test]
