@@ -102,7 +102,7 @@ impl ShardConfig {
             read_bytes_max: 64 * MIB,
             // Three million rows: a page read from disk waits behind the large reads of the log.
             index_bytes_max: 96 * MIB,
-            eager_write_bytes: 128 * KIB,
+            eager_write_bytes: 32 * KIB,
             undurable_bytes_max: 64 * MIB,
         }
     }

@@ -74,7 +74,7 @@ impl RingDriver {
             prepared: Prepared::default(),
             held: VecDeque::new(),
             log_writes: 0,
-            zeroes: UniqueBuffer::new(ZERO_BYTES as usize),
+            zeroes: crate::buffer::BufferPool::new(ZERO_BYTES as usize, 0).take(1),
         })
     }
 
