@@ -15,7 +15,7 @@ use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
 use rmq_net::frame::Frame;
 use rmq_net::header::send::SendHeader;
 use rmq_net::message::properties;
-use rmq_net::reply::{ExtWriter, FrameWriter};
+use rmq_net::reply::{ExtPrefix, ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
 use crate::config::{BrokerConfig, FlushDiskType};
@@ -179,6 +179,8 @@ pub struct Broker {
     pub store_host: SocketAddr,
     /// Properties every single message gets, encoded once.
     pub stamp: Box<[u8]>,
+    /// The fields every reply to a send begins with, encoded once.
+    pub send_reply_prefix: Arc<ExtPrefix>,
     /// What this core counted since the system core last asked.
     pub counters: Counters,
     pub polls: LongPolls,
@@ -186,8 +188,6 @@ pub struct Broker {
     pub paths: PathCounters,
     /// Reused for the properties of the message being stored.
     pub(crate) scratch: Vec<u8>,
-    /// Reused for the message ids of the reply being written.
-    pub(crate) ids: String,
     random: u64,
     unique_keys: UniqueKeys,
     next_tick_ms: i64,
@@ -229,12 +229,15 @@ impl Broker {
             check_settings: check_settings(&config),
             store_host,
             stamp: stamp.into(),
+            send_reply_prefix: Arc::new(ExtPrefix::new(|ext| {
+                ext.text("MSG_REGION", &config.region_id);
+                ext.bool("TRACE_ON", config.trace_on);
+            })),
             counters: Counters::default(),
             polls: LongPolls::default(),
             gathers: Gathers::default(),
             paths: PathCounters::default(),
             scratch: Vec::new(),
-            ids: String::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
             unique_keys: UniqueKeys::new(store_host, core),
             next_tick_ms: now_ms + TICK_MS,
@@ -419,11 +422,10 @@ impl Broker {
             return self.refuse_later(request.reply_address(), &requests::send_back::not_stored(refusal));
         }
         let is_send = requests::send::is_send(request.frame.code);
-        let (region, trace_on) = (self.config.clone(), self.config.trace_on);
+        let prefix = Arc::clone(&self.send_reply_prefix);
         self.reply_with_remark(request.reply_address(), refusal.code, Some(&refusal.remark), Body::None, |ext| {
             if is_send {
-                ext.text("MSG_REGION", &region.region_id);
-                ext.bool("TRACE_ON", trace_on);
+                ext.begin_with(&prefix);
             }
         });
     }

@@ -14,11 +14,11 @@ impl UniqueKeys {
     pub fn new(host: SocketAddr, core: usize) -> Self {
         let mut prefix = Vec::with_capacity(44);
         match host.ip() {
-            IpAddr::V4(ip) => push_hex(&mut prefix, &ip.octets()),
-            IpAddr::V6(ip) => push_hex(&mut prefix, &ip.octets()),
+            IpAddr::V4(ip) => push_hex(&mut prefix, ip.octets()),
+            IpAddr::V6(ip) => push_hex(&mut prefix, ip.octets()),
         }
-        push_hex(&mut prefix, &(std::process::id() as u16).to_be_bytes());
-        push_hex(&mut prefix, &(core as u32).to_be_bytes());
+        push_hex(&mut prefix, (std::process::id() as u16).to_be_bytes());
+        push_hex(&mut prefix, (core as u32).to_be_bytes());
         Self { prefix, counter: 0 }
     }
 
@@ -26,8 +26,8 @@ impl UniqueKeys {
     pub fn next(&mut self, now_ms: i64) -> String {
         self.counter = self.counter.wrapping_add(1);
         let mut key = self.prefix.clone();
-        push_hex(&mut key, &(now_ms as u32).to_be_bytes());
-        push_hex(&mut key, &self.counter.to_be_bytes());
+        push_hex(&mut key, (now_ms as u32).to_be_bytes());
+        push_hex(&mut key, self.counter.to_be_bytes());
         // Hex digits are always text.
         String::from_utf8(key).unwrap_or_default()
     }

@@ -150,7 +150,41 @@ enum Form {
     Binary,
 }
 
+/// Ext fields encoded once, for replies that all begin with them.
+pub struct ExtPrefix {
+    json: Box<[u8]>,
+    binary: Box<[u8]>,
+}
+
+impl ExtPrefix {
+    /// At least one field.
+    pub fn new(write: impl Fn(&mut ExtWriter<'_>)) -> Self {
+        let encode = |form| {
+            let mut out = Vec::new();
+            write(&mut ExtWriter { out: &mut out, form });
+            assert!(!out.is_empty(), "a prefix has fields");
+            out.into_boxed_slice()
+        };
+        Self { json: encode(Form::Json { is_open: false }), binary: encode(Form::Binary) }
+    }
+}
+
 impl ExtWriter<'_> {
+    /// The first fields of a reply.
+    ///
+    /// # Panics
+    /// If fields have been written before.
+    pub fn begin_with(&mut self, prefix: &ExtPrefix) {
+        match &mut self.form {
+            Form::Json { is_open } => {
+                assert!(!*is_open, "a prefix comes first");
+                *is_open = true;
+                self.out.extend_from_slice(&prefix.json);
+            }
+            Form::Binary => self.out.extend_from_slice(&prefix.binary),
+        }
+    }
+
     /// In a binary header an empty value reads back as absent.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
@@ -160,9 +194,23 @@ impl ExtWriter<'_> {
         }
     }
 
-    /// A value known to need no escapes, such as hex digits.
-    pub fn plain(&mut self, key: &str, value: &str) {
-        self.bare(key, value.as_bytes());
+    /// A value appended by `write`, known to be text that needs no escapes, such as hex digits.
+    pub fn plain(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.key(key);
+        match self.form {
+            Form::Json { .. } => {
+                self.out.push(b'"');
+                write(self.out);
+                self.out.push(b'"');
+            }
+            Form::Binary => {
+                let start = self.out.len();
+                self.out.extend_from_slice(&[0; 4]);
+                write(self.out);
+                let length = (self.out.len() - start - 4) as u32;
+                self.out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+            }
+        }
     }
 
     pub fn int(&mut self, key: &str, value: i64) {
@@ -229,6 +277,29 @@ mod tests {
             header(&out),
             r#"{"code":1,"extFields":{"k":"v"},"flag":1,"language":"JAVA","opaque":-3,"remark":"bad \"x\"\n/...","serializeTypeCurrentRPC":"JSON","version":513}"#
         );
+    }
+
+    #[test]
+    fn a_prefix_is_what_its_fields_would_be() {
+        let prefix = ExtPrefix::new(|ext| {
+            ext.text("region", "a \"b\"");
+            ext.bool("on", true);
+        });
+        for serialization in [Serialization::Json, Serialization::Binary] {
+            let (mut plain, mut prefixed) = (Vec::new(), Vec::new());
+            FrameWriter::response(&mut plain, serialization, 0, 7, None, 0, |ext| {
+                ext.text("region", "a \"b\"");
+                ext.bool("on", true);
+                ext.text("id", "0A0B");
+                ext.int("n", 5);
+            });
+            FrameWriter::response(&mut prefixed, serialization, 0, 7, None, 0, |ext| {
+                ext.begin_with(&prefix);
+                ext.plain("id", |out| out.extend_from_slice(b"0A0B"));
+                ext.int("n", 5);
+            });
+            assert_eq!(plain, prefixed);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! of the body (frame to log), no system call.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rmq_engine::{AppendError, BatchItem, MessageDraft, PhysicalOffset, Placed};
 use rmq_net::codes::{request, response};
@@ -435,39 +436,31 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
         let refusal = Refusal::new(code, "the message may or may not be on the device");
         return broker.refuse_later(done.to, &send_back::not_stored(&refusal));
     }
-    let config = broker.config.clone();
-    let mut ids = std::mem::take(&mut broker.ids);
-    ids.clear();
-    write_ids(&mut ids, broker.store_host, &done.placed);
+    let (store_host, prefix) = (broker.store_host, Arc::clone(&broker.send_reply_prefix));
     let transaction_id = done.transaction_id.as_str();
     broker.reply(done.to, code, Body::None, |ext| {
-        ext.text("MSG_REGION", &config.region_id);
-        ext.bool("TRACE_ON", config.trace_on);
-        ext.plain("msgId", &ids);
+        ext.begin_with(&prefix);
+        ext.plain("msgId", |out| write_ids(out, store_host, &done.placed));
         ext.int("queueId", i64::from(done.queue_id));
         ext.int("queueOffset", done.queue_offset);
         if !transaction_id.is_empty() {
             ext.text("transactionId", transaction_id);
         }
     });
-    broker.ids = ids;
 }
 
 /// Offset message ids, joined by commas.
-fn write_ids(ids: &mut String, store_host: SocketAddr, placed: &Positions) {
+fn write_ids(out: &mut Vec<u8>, store_host: SocketAddr, placed: &Positions) {
     let positions = match placed {
         Positions::One(position) => std::slice::from_ref(position),
         Positions::Batch(positions) => positions,
     };
-    let mut bytes = std::mem::take(ids).into_bytes();
-    for position in positions {
-        if !bytes.is_empty() {
-            bytes.push(b',');
+    for (number, position) in positions.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
         }
-        OffsetMessageId { store_host, physical_offset: position.to_wire() }.write_to(&mut bytes);
+        OffsetMessageId { store_host, physical_offset: position.to_wire() }.write_to(out);
     }
-    // Hex digits and commas are always text.
-    *ids = String::from_utf8(bytes).unwrap_or_default();
 }
 
 /// A message the broker sends to itself or to another of its cores as if a client had: a request frame with

@@ -86,6 +86,8 @@ impl AddAssign<&Totals> for Totals {
 #[derive(Debug, Default)]
 pub struct Counters {
     totals: Totals,
+    /// The topic of the last send, whose messages seldom come alone, and what is not in `puts` yet.
+    last_put: Option<(Arc<str>, Flow)>,
     puts: FxHashMap<Arc<str>, Flow>,
     gets: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Flow>>,
     sent_back: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Flow>>,
@@ -116,7 +118,22 @@ impl Counters {
     pub fn put(&mut self, topic: &str, messages: u64, bytes: u64) {
         let flow = Flow::of_call(messages, bytes);
         self.totals.put += flow;
-        add(&mut self.puts, topic, flow);
+        match &mut self.last_put {
+            Some((last, sum)) if **last == *topic => *sum += flow,
+            _ => self.put_to_other_topic(topic, flow),
+        }
+    }
+
+    fn put_to_other_topic(&mut self, topic: &str, flow: Flow) {
+        self.settle_last_put();
+        let name = self.puts.get_key_value(topic).map_or_else(|| Arc::from(topic), |(name, _)| Arc::clone(name));
+        self.last_put = Some((name, flow));
+    }
+
+    fn settle_last_put(&mut self) {
+        if let Some((topic, flow)) = self.last_put.take() {
+            *self.puts.entry(topic).or_default() += flow;
+        }
     }
 
     /// One send failed in the store.
@@ -157,6 +174,7 @@ impl Counters {
 
     /// Takes the counts out. Names counted stay for the next period, idle ones are forgotten.
     pub fn drain(&mut self) -> CountersDelta {
+        self.settle_last_put();
         let mut delta = CountersDelta { totals: std::mem::take(&mut self.totals), flows: Vec::new() };
         let flows = &mut delta.flows;
         self.puts.retain(|topic, flow| {

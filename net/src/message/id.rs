@@ -16,11 +16,11 @@ impl OffsetMessageId {
     /// Appends the hex text; no other allocation.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         match self.store_host.ip() {
-            IpAddr::V4(ip) => push_hex(out, &ip.octets()),
-            IpAddr::V6(ip) => push_hex(out, &ip.octets()),
+            IpAddr::V4(ip) => push_hex(out, ip.octets()),
+            IpAddr::V6(ip) => push_hex(out, ip.octets()),
         }
-        push_hex(out, &u32::from(self.store_host.port()).to_be_bytes());
-        push_hex(out, &self.physical_offset.to_be_bytes());
+        push_hex(out, u32::from(self.store_host.port()).to_be_bytes());
+        push_hex(out, self.physical_offset.to_be_bytes());
     }
 
     /// Any letter case; `None` unless it is hex of one of the two lengths with a 16-bit port.
@@ -71,11 +71,10 @@ impl std::fmt::Display for OffsetMessageId {
 }
 
 /// Appends upper-case hex.
-pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn push_hex<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
-    }
+    let pairs = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    out.extend_from_slice(pairs.as_flattened());
 }
 
 fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
