@@ -11,11 +11,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rmq_turn::{Completion, Core, Ring, Token, opcode, types};
 
 use super::segments::{Segments, ZERO_BYTES};
-use crate::buffer::{SharedBuffer, UniqueBuffer, WriteBytes};
+use crate::buffer::{BufferPool, SharedBuffer, UniqueBuffer, WriteBytes};
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 use crate::store_dir::{DirectIo, ShardFiles};
 use crate::{LogSource, Shard};
@@ -25,6 +26,9 @@ pub struct DriverOptions {
     pub files: ShardFiles,
     pub direct_io: DirectIo,
 }
+
+/// A device the log has not written to for this long has time for zeroes.
+const DEVICE_IDLE_AFTER: Duration = Duration::from_millis(10);
 
 /// Segments created in the background, with the command that asked for them.
 type Prepared = Rc<RefCell<VecDeque<(CommandId, u64, u64, io::Result<File>)>>>;
@@ -39,7 +43,9 @@ pub struct RingDriver {
     prepared: Prepared,
     /// Log writes that wait until zeroes for the same blocks have arrived.
     held: VecDeque<StorageCommand>,
-    log_writes: usize,
+    /// Reads under way.
+    reads: usize,
+    last_log_write: Instant,
     zeroes: UniqueBuffer,
 }
 
@@ -73,8 +79,9 @@ impl RingDriver {
             free: Vec::new(),
             prepared: Prepared::default(),
             held: VecDeque::new(),
-            log_writes: 0,
-            zeroes: crate::buffer::BufferPool::new(ZERO_BYTES as usize, 0).take(1),
+            reads: 0,
+            last_log_write: Instant::now(),
+            zeroes: BufferPool::new(ZERO_BYTES as usize, 0).take(1),
         })
     }
 
@@ -90,7 +97,8 @@ impl RingDriver {
         while let Some(command) = shard.next_command() {
             self.submit(core, command, shard);
         }
-        if let Some((segment_start, descriptor, at, len)) = self.segments.next_zeroes(self.log_writes == 0) {
+        let is_device_idle = self.reads == 0 && core.clock.monotonic > self.last_log_write + DEVICE_IDLE_AFTER;
+        if let Some((segment_start, descriptor, at, len)) = self.segments.next_zeroes(is_device_idle) {
             let entry = opcode::Write::new(types::Fd(descriptor), self.zeroes.as_mut_ptr(), len as u32).offset(at);
             self.push(&mut core.ring, entry.build(), Operation::Zero { segment_start });
         }
@@ -105,11 +113,11 @@ impl RingDriver {
         let outcome = completion.outcome().map_err(|error| StorageError { errno: error.raw_os_error().unwrap_or(5) });
         match operation {
             Operation::Write { id, data } => {
-                self.log_writes -= 1;
                 drop(data); // The kernel is done with it.
                 shard.complete(id, outcome.map(|bytes| StorageDone::Written { bytes: u64::from(bytes) }));
             }
             Operation::Read { id, into } => {
+                self.reads -= 1;
                 shard.complete(id, outcome.map(|bytes| StorageDone::Read { into, bytes: u64::from(bytes) }));
             }
             Operation::WriteIndex { id, len, vectors, _pages } => {
@@ -152,7 +160,7 @@ impl RingDriver {
                     .offset(at)
                     .rw_flags(flags)
                     .build();
-                self.log_writes += 1;
+                self.last_log_write = core.clock.monotonic;
                 self.push(&mut core.ring, entry, Operation::Write { id, data });
             }
             CommandKind::Read { segment_start, at, len, mut into } => {
@@ -160,6 +168,7 @@ impl RingDriver {
                     return shard.complete(id, Err(StorageError::IO));
                 };
                 let entry = opcode::Read::new(types::Fd(descriptor), into.as_mut_ptr(), len).offset(at).build();
+                self.reads += 1;
                 self.push(&mut core.ring, entry, Operation::Read { id, into });
             }
             CommandKind::WriteIndex { at, pages } => {

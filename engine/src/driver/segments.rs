@@ -2,16 +2,19 @@
 //!
 //! A write into a block that was allocated but never written makes the file system change metadata and, with
 //! O_DSYNC, wait for its journal. So a new segment is allocated whole and then filled with zeroes ahead of the
-//! log, one chunk at a time and mostly while the log has nothing to write.
+//! log: as fast as the device goes while nobody else uses it, and otherwise in small pieces at little more than
+//! the log's own pace, so that no write or read of the log waits behind much of it.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Zeroes written per operation.
-pub const ZERO_BYTES: u64 = 1 << 20;
-/// The log may not get closer to the end of the zeroed part than this before zeroing goes on even while log
-/// writes are in flight.
-const ZEROED_AHEAD_MIN: u64 = 64 << 20;
+/// Zeroes written per operation, one at a time: what a log write may have to wait for.
+pub const ZERO_BYTES: u64 = 256 << 10;
+/// Bytes zeroed per two bytes of log while the log is busy. A segment is asked for when an eighth of the one before
+/// is full, so 8/7 would just do.
+const ZEROED_PER_TWO_BYTES: u64 = 3;
+/// Most zeroing a pause in the log may leave for later.
+const ALLOWANCE_BYTES_MAX: u64 = 64 << 20;
 /// Zeroing stays this far ahead of the log's last write, so that both never want the same blocks.
 const GAP_BYTES: u64 = 16 << 20;
 
@@ -29,6 +32,8 @@ pub struct Segment {
 #[derive(Default)]
 pub struct Segments {
     open: BTreeMap<u64, Segment>,
+    /// What may be zeroed although the log is busy.
+    allowance_bytes: u64,
 }
 
 impl Segments {
@@ -55,12 +60,16 @@ impl Segments {
             return false;
         }
         segment.frontier = segment.frontier.max(at + len);
+        self.allowance_bytes = (self.allowance_bytes + len / 2 * ZEROED_PER_TWO_BYTES).min(ALLOWANCE_BYTES_MAX);
         true
     }
 
-    /// The next zeroes to write: segment, descriptor, offset, length.
-    pub fn next_zeroes(&mut self, is_log_idle: bool) -> Option<(u64, RawFd, u64, u64)> {
-        if self.open.values().any(|segment| segment.zeroing.is_some()) {
+    /// The next zeroes to write: segment, descriptor, offset, length. `is_device_idle`: neither the log nor a reader
+    /// has used it for a while.
+    pub fn next_zeroes(&mut self, is_device_idle: bool) -> Option<(u64, RawFd, u64, u64)> {
+        if !(is_device_idle || self.allowance_bytes >= ZERO_BYTES)
+            || self.open.values().any(|segment| segment.zeroing.is_some())
+        {
             return None;
         }
         let (start, segment) = self.open.iter_mut().find(|(_, segment)| segment.zero_next < segment.len_bytes)?;
@@ -68,12 +77,12 @@ impl Segments {
         if segment.frontier > 0 && segment.zero_next < segment.frontier + GAP_BYTES {
             segment.zero_next = (segment.frontier + GAP_BYTES).next_multiple_of(ZERO_BYTES).min(segment.len_bytes);
         }
-        let is_urgent = segment.frontier > 0 && segment.zero_next - segment.frontier < ZEROED_AHEAD_MIN;
-        if segment.zero_next >= segment.len_bytes || !(is_log_idle || is_urgent) {
+        if segment.zero_next >= segment.len_bytes {
             return None;
         }
         let len = ZERO_BYTES.min(segment.len_bytes - segment.zero_next);
         segment.zeroing = Some((segment.zero_next, segment.zero_next + len));
+        self.allowance_bytes = self.allowance_bytes.saturating_sub(len);
         Some((*start, segment.file.as_raw_fd(), segment.zero_next, len))
     }
 
@@ -124,10 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_log_is_disturbed_only_when_the_lead_is_small() {
+    fn beside_a_busy_log_zeroing_keeps_its_pace() {
         let mut segments = segments();
         assert!(segments.next_zeroes(false).is_none(), "an unused segment can wait");
-        assert!(segments.begin_write(0, 0, 4096));
-        assert!(segments.next_zeroes(false).is_some());
+        let written = 16 * ZERO_BYTES;
+        assert!(segments.begin_write(0, 0, written));
+        let mut zeroed = 0;
+        while let Some((_, _, _, len)) = segments.next_zeroes(false) {
+            zeroed += len;
+            segments.zeroed(0, true);
+        }
+        assert_eq!(zeroed, written / 2 * 3);
+        assert!(segments.next_zeroes(true).is_some(), "an idle device has room for more");
     }
 }

@@ -239,7 +239,8 @@ impl Shard {
             self.reader.keep(closed);
         }
         self.segments.want(segment);
-        if place.position - segment >= geometry.segment_bytes / 2 {
+        // Early, so that the next segment can be made ready at leisure.
+        if place.position - segment >= geometry.segment_bytes / 8 {
             self.segments.want(segment + geometry.segment_bytes);
         }
         Ok(())
