@@ -4,7 +4,6 @@
 //! ask for a property by name. `cli` reads files and flags into [`Settings`], and turns them into a [`BrokerConfig`].
 
 pub mod machine;
-pub mod properties;
 pub mod setting;
 pub mod settings;
 mod table;

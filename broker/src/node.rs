@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use rmq_engine::Slice;
 use rmq_engine::driver::RingDriver;
-use rmq_namesrv::{ConnKey, NameServer};
-use rmq_net::connection::{
-    Accepted, ConnectionId, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict,
-};
+use rmq_namesrv::NameServer;
+use rmq_net::connection::{Accepted, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict};
 use rmq_net::frame::Frame;
 use rmq_turn::{App, Completion, Core};
 
@@ -49,8 +47,7 @@ impl FrameHandler<Slice> for Services {
         match (peer.role, &mut self.name_server, &mut self.broker) {
             (ListenerRole::NameServer, Some(name_server), _) => {
                 let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
-                let key = ConnKey(peer.id.to_key());
-                name_server.handle(&frame, key, peer.address, self.now_ms, outbox.bytes());
+                name_server.handle(&frame, peer.id, peer.address, self.now_ms, outbox.bytes());
                 Verdict::Done
             }
             (ListenerRole::Broker | ListenerRole::BrokerFast, _, Some(broker)) => broker.on_frame(peer, bytes),
@@ -61,7 +58,7 @@ impl FrameHandler<Slice> for Services {
     fn on_closed(&mut self, peer: &Peer) {
         match (peer.role, &mut self.name_server, &mut self.broker) {
             (ListenerRole::NameServer, Some(name_server), _) => {
-                name_server.on_closed(ConnKey(peer.id.to_key()), self.now_ms);
+                name_server.on_closed(peer.id, self.now_ms);
             }
             (_, _, Some(broker)) => crate::system::on_connection_closed(broker, peer.id),
             _ => {}
@@ -167,12 +164,12 @@ impl Node {
         let pushes = name_server.take_pushes();
         let closes = name_server.take_closes();
         for push in pushes {
-            if let Some(outbox) = self.connections.answer(ConnectionId::from_key(push.peer.0), 0) {
+            if let Some(outbox) = self.connections.answer(push.peer, 0) {
                 outbox.bytes().extend_from_slice(&push.frame);
             }
         }
-        for key in closes {
-            self.connections.close(ConnectionId::from_key(key.0), &mut self.services);
+        for id in closes {
+            self.connections.close(id, &mut self.services);
         }
     }
 

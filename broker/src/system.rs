@@ -7,7 +7,7 @@ use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
 use crate::request::{client, pull};
-use crate::state::clients::{ClientRegistry, ConnKey};
+use crate::state::clients::ClientRegistry;
 use crate::state::locks::QueueLocks;
 use crate::state::stats::{BrokerStats, CountersDelta};
 
@@ -50,8 +50,7 @@ pub fn tick(broker: &mut Broker) {
     system.locks.tick(now_ms);
     let (changes, expired) = system.clients.expire(now_ms, &broker.groups);
     client::pass_on(broker, changes);
-    for key in expired {
-        let id = ConnectionId::from_key(key.0);
+    for id in expired {
         tracing::info!(core = id.core, "closing a connection whose client sends no heartbeats");
         broker.close_connection(id);
     }
@@ -62,7 +61,7 @@ pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
     let Some(system) = &mut broker.system else {
         return broker.send_letter(SYSTEM_CORE, Letter::ConnectionClosed(id));
     };
-    let changes = system.clients.on_closed(ConnKey(id.to_key()), &broker.groups);
+    let changes = system.clients.on_closed(id, &broker.groups);
     client::pass_on(broker, changes);
 }
 

@@ -1,7 +1,8 @@
 //! The name server's settings: property file and flags into a `NamesrvConfig`.
 
-use rmq_broker::config::{ConfigError, Notes, Origin, properties};
+use rmq_broker::config::{ConfigError, Notes, Origin};
 use rmq_namesrv::{Effect, NamesrvConfig, SettingError, property_table};
+use rmq_net::properties;
 
 /// Takes over a property file, whose text is `text`. Every wrong value is reported, not only the first.
 ///

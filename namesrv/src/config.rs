@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use crate::properties;
+use rmq_net::properties;
 
 /// What a property does here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,8 +313,8 @@ mod tests {
             ..NamesrvConfig::default()
         };
         let mut read_back = NamesrvConfig::default();
-        for property in properties::parse(&config.to_properties()).expect("own text") {
-            let set = read_back.set(&property.name, &property.value);
+        for property in properties::parse(config.to_properties().as_bytes()).expect("own text") {
+            let set = read_back.set(&property.key, &property.value);
             assert_eq!(set, Ok(()), "{property:?}");
         }
         assert_eq!(read_back, config);

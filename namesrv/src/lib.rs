@@ -18,7 +18,6 @@ mod json;
 mod kv;
 mod limits;
 mod live;
-pub mod properties;
 mod registration;
 mod request;
 mod route_body;
@@ -28,5 +27,4 @@ mod topics;
 
 pub use config::{Effect, NamesrvConfig, PropertyRow, SettingError, property_table};
 pub use kv::KvLoadError;
-pub use registration::ConnKey;
 pub use server::{NameServer, Push};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rmq_net::body::DataVersion;
 
-use crate::registration::ConnKey;
+use rmq_net::connection::ConnectionId;
 
 /// One broker address that registered and has not been silent for longer than its timeout.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct LiveBroker {
     /// Version of the topic table that this name server has applied.
     pub data_version: DataVersion,
     /// The connection that carried the last registration. When it closes, the broker is gone.
-    pub peer: ConnKey,
+    pub peer: ConnectionId,
     pub ha_server_addr: String,
     /// Addresses of filter servers: a retired feature, still part of the route answer.
     pub filter_servers: Vec<String>,
@@ -70,7 +70,7 @@ impl LiveBrokers {
     }
 
     /// Everything that registered over this connection: several brokers when one process hosts them.
-    pub fn of_peer(&self, peer: ConnKey) -> Vec<LiveKey> {
+    pub fn of_peer(&self, peer: ConnectionId) -> Vec<LiveKey> {
         self.keys_where(|broker| broker.peer == peer)
     }
 

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-/// Identifies one connection of this process; given by the caller, never reused while it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnKey(pub u64);
+use rmq_net::connection::ConnectionId;
 
 /// The connection a request came on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    pub key: ConnKey,
+    pub key: ConnectionId,
     pub addr: SocketAddr,
 }
 

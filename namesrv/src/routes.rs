@@ -16,7 +16,9 @@ use rmq_net::body::{DataVersion, topic::TopicQueueMappingInfo};
 use crate::broker_sets::BrokerSets;
 use crate::limits::{BROKERS_MAX, NAME_BYTES_MAX, TOPIC_ROWS_MAX};
 use crate::live::{LiveBroker, LiveBrokers};
-use crate::registration::{BrokerIdentity, ConnKey, MASTER_ID, PERM_READ, PERM_WRITE, QueueData};
+use rmq_net::connection::ConnectionId;
+
+use crate::registration::{BrokerIdentity, MASTER_ID, PERM_READ, PERM_WRITE, QueueData};
 use crate::topics::Topics;
 
 /// A registration as the table needs it.
@@ -34,7 +36,7 @@ pub struct Registration<'a> {
     /// Static topics: topic name and mapping.
     pub mappings: &'a BTreeMap<String, TopicQueueMappingInfo>,
     pub filter_servers: &'a [String],
-    pub peer: ConnKey,
+    pub peer: ConnectionId,
     pub now_ms: i64,
     /// Topics that a full registration does not contain are removed.
     pub removes_missing_topics: bool,
@@ -58,7 +60,7 @@ pub struct MinBrokerIdChange {
     /// The HA address of the broker that came.
     pub ha_broker_addr: Option<String>,
     /// Members to tell: address, and connection of its last registration.
-    pub told: Vec<(Arc<str>, ConnKey)>,
+    pub told: Vec<(Arc<str>, ConnectionId)>,
 }
 
 /// An accepted registration.

@@ -10,7 +10,9 @@ use rmq_net::reply::FrameWriter;
 
 use crate::config::NamesrvConfig;
 use crate::kv::{KvLoadError, KvTable};
-use crate::registration::{ConnKey, Peer};
+use rmq_net::connection::ConnectionId;
+
+use crate::registration::Peer;
 use crate::request::{self, Arrival, ExtValue, Refusal, Reply};
 use crate::routes::{MinBrokerIdChange, RouteTable};
 
@@ -20,7 +22,7 @@ pub struct Push {
     /// Where the broker listens. RocketMQ's brokers take 905 only on a connection *to* this address.
     pub broker_addr: Arc<str>,
     /// The connection the broker registered over: good enough for brokers of ours.
-    pub peer: ConnKey,
+    pub peer: ConnectionId,
     pub frame: Vec<u8>,
 }
 
@@ -32,7 +34,7 @@ pub struct NameServer {
     pub(crate) routes: RouteTable,
     pub(crate) started_ms: i64,
     next_scan_ms: i64,
-    closes: Vec<ConnKey>,
+    closes: Vec<ConnectionId>,
     pushes: Vec<Push>,
     push_count: i32,
 }
@@ -61,7 +63,14 @@ impl NameServer {
     /// oneway request or a response. `peer` identifies the connection.
     ///
     /// Cost of a route request whose answer is finished: one look-up and one copy into `out`.
-    pub fn handle(&mut self, frame: &Frame<'_>, peer: ConnKey, peer_addr: SocketAddr, now_ms: i64, out: &mut Vec<u8>) {
+    pub fn handle(
+        &mut self,
+        frame: &Frame<'_>,
+        peer: ConnectionId,
+        peer_addr: SocketAddr,
+        now_ms: i64,
+        out: &mut Vec<u8>,
+    ) {
         if frame.is_response() {
             return;
         }
@@ -78,7 +87,7 @@ impl NameServer {
     }
 
     /// The connection is gone, and with it every broker whose last registration came over it.
-    pub fn on_closed(&mut self, peer: ConnKey, _now_ms: i64) {
+    pub fn on_closed(&mut self, peer: ConnectionId, _now_ms: i64) {
         let keys = self.routes.live.of_peer(peer);
         if keys.is_empty() {
             return;
@@ -113,7 +122,7 @@ impl NameServer {
 
     /// Connections to close, because a broker behind them fell silent. Closing one makes the caller
     /// call [`Self::on_closed`], which removes the other brokers of that connection.
-    pub fn take_closes(&mut self) -> Vec<ConnKey> {
+    pub fn take_closes(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.closes)
     }
 

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::machine::Machine;
-use super::properties::{self, PropertiesError};
+use rmq_net::properties::{self, PropertiesError};
+
 use super::setting::{Kind, Setting, Status};
 use super::table;
 

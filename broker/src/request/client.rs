@@ -4,14 +4,13 @@
 use rmq_engine::{AppendError, LogPosition};
 use rmq_net::body::{self, HeartbeatData};
 use rmq_net::codes::{request as code, response};
-use rmq_net::connection::ConnectionId;
 use rmq_net::header::group as header;
 use serde::de::DeserializeOwned;
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{Letter, Request};
 use crate::request::topic_change;
-use crate::state::clients::{ClientChanges, ConnKey, Peer};
+use crate::state::clients::{ClientChanges, Peer};
 use crate::state::heartbeat;
 
 /// A JSON body, or the answer to one that is not what the request asks for.
@@ -41,7 +40,7 @@ pub fn heartbeat(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         }
     }
     let peer = Peer {
-        connection: ConnKey(request.origin.connection.to_key()),
+        connection: request.origin.connection,
         address: request.origin.address,
         language: request.frame.language,
         version: request.frame.version,
@@ -83,7 +82,6 @@ pub fn pass_on(broker: &mut Broker, changes: ClientChanges) {
     let notices = if broker.config.notify_consumer_ids_changed_enable { changes.notices } else { Vec::new() };
     for notice in notices {
         for connection in notice.connections {
-            let connection = ConnectionId::from_key(connection.0);
             let group: &str = &notice.group;
             broker.push_to_client(connection, code::NOTIFY_CONSUMER_IDS_CHANGED, |ext| {
                 ext.text("consumerGroup", group);
@@ -96,7 +94,7 @@ pub fn unregister(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::UnregisterClientHeader::decode(&request.frame)?;
     let producer_group = header.producer_group.as_ref().map(|text| text.to_cow());
     let consumer_group = header.consumer_group.as_ref().map(|text| text.to_cow());
-    let connection = ConnKey(request.origin.connection.to_key());
+    let connection = request.origin.connection;
     if let Some(system) = &mut broker.system {
         let changes =
             system.clients.unregister(connection, producer_group.as_deref(), consumer_group.as_deref(), &broker.groups);

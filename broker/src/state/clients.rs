@@ -23,6 +23,8 @@ use rmq_net::body::{
 use rmq_net::language::Language;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use rmq_net::connection::ConnectionId;
+
 use super::groups::GroupTable;
 use super::heartbeat::is_rejected;
 use super::subscription::Subscription;
@@ -30,14 +32,10 @@ use super::subscription::Subscription;
 /// A producer without a heartbeat for this long is gone. For consumers it is the default.
 pub const CLIENT_EXPIRY_MS: i64 = 120_000;
 
-/// One connection of this process; never used again after its close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnKey(pub u64);
-
 /// Where a heartbeat came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    pub connection: ConnKey,
+    pub connection: ConnectionId,
     pub address: SocketAddr,
     pub language: Language,
     /// Protocol version number of the request's frame.
@@ -75,7 +73,7 @@ pub struct ViewChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub group: Arc<str>,
-    pub connections: Vec<ConnKey>,
+    pub connections: Vec<ConnectionId>,
 }
 
 /// What a call changed, to be passed on by the caller.
@@ -104,7 +102,7 @@ impl GroupViews {
     }
 }
 
-type Members = BTreeMap<ConnKey, Client>;
+type Members = BTreeMap<ConnectionId, Client>;
 
 #[derive(Debug)]
 struct ConsumerGroup {
@@ -125,7 +123,7 @@ struct Memberships {
 pub struct ClientRegistry {
     consumers: FxHashMap<Arc<str>, ConsumerGroup>,
     producers: FxHashMap<Arc<str>, Members>,
-    connections: FxHashMap<ConnKey, Memberships>,
+    connections: FxHashMap<ConnectionId, Memberships>,
     reject_pull_consumers: bool,
     consumer_expiry_ms: i64,
 }
@@ -226,7 +224,7 @@ impl ClientRegistry {
         is_member_changed || is_topic_changed
     }
 
-    fn join_producer_group(&mut self, connection: ConnKey, client: Client, group: &str) {
+    fn join_producer_group(&mut self, connection: ConnectionId, client: Client, group: &str) {
         let name = intern(&self.producers, group);
         let members = self.producers.entry(Arc::clone(&name)).or_default();
         if members.insert(connection, client).is_none() {
@@ -237,7 +235,7 @@ impl ClientRegistry {
     /// UNREGISTER_CLIENT (35): the connection leaves the named groups.
     pub fn unregister(
         &mut self,
-        connection: ConnKey,
+        connection: ConnectionId,
         producer_group: Option<&str>,
         consumer_group: Option<&str>,
         groups: &GroupTable,
@@ -260,7 +258,7 @@ impl ClientRegistry {
     }
 
     /// The connection is gone: it leaves every group.
-    pub fn on_closed(&mut self, connection: ConnKey, groups: &GroupTable) -> ClientChanges {
+    pub fn on_closed(&mut self, connection: ConnectionId, groups: &GroupTable) -> ClientChanges {
         let mut changes = ClientChanges::default();
         let memberships = self.connections.remove(&connection).unwrap_or_default();
         for group in memberships.producer_groups {
@@ -274,10 +272,10 @@ impl ClientRegistry {
 
     /// Removes the members that stopped sending heartbeats; their connections are to be closed.
     /// RocketMQ looks every 10 s.
-    pub fn expire(&mut self, now_ms: i64, groups: &GroupTable) -> (ClientChanges, Vec<ConnKey>) {
+    pub fn expire(&mut self, now_ms: i64, groups: &GroupTable) -> (ClientChanges, Vec<ConnectionId>) {
         let consumers = self.consumers.values().map(|group| (&group.members, self.consumer_expiry_ms));
         let producers = self.producers.values().map(|members| (members, CLIENT_EXPIRY_MS));
-        let mut expired: Vec<ConnKey> = consumers
+        let mut expired: Vec<ConnectionId> = consumers
             .chain(producers)
             .flat_map(|(members, expiry_ms)| members.iter().map(move |member| (member, expiry_ms)))
             .filter(|((_connection, client), expiry_ms)| now_ms - client.last_seen_ms > *expiry_ms)
@@ -300,7 +298,7 @@ impl ClientRegistry {
         (changes, expired)
     }
 
-    fn leave_producer_group(&mut self, connection: ConnKey, group: &str) {
+    fn leave_producer_group(&mut self, connection: ConnectionId, group: &str) {
         let Some(members) = self.producers.get_mut(group) else {
             return;
         };
@@ -312,7 +310,7 @@ impl ClientRegistry {
 
     fn leave_consumer_group(
         &mut self,
-        connection: ConnKey,
+        connection: ConnectionId,
         name: &str,
         groups: &GroupTable,
         changes: &mut ClientChanges,
@@ -344,18 +342,18 @@ impl ClientRegistry {
     }
 
     /// The members of a consumer group by connection; empty when it is not online.
-    pub fn consumers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
+    pub fn consumers(&self, group: &str) -> impl Iterator<Item = (ConnectionId, &Client)> {
         let members = self.consumers.get(group).map(|group| &group.members);
         members.into_iter().flatten().map(|(connection, client)| (*connection, client))
     }
 
     /// The connection of one member of a consumer group, for requests relayed to it (307, 309).
-    pub fn find_consumer(&self, group: &str, client_id: &str) -> Option<(ConnKey, &Client)> {
+    pub fn find_consumer(&self, group: &str, client_id: &str) -> Option<(ConnectionId, &Client)> {
         self.consumers(group).find(|(_connection, client)| &*client.client_id == client_id)
     }
 
     /// The members of a producer group by connection; empty when it is not online.
-    pub fn producers(&self, group: &str) -> impl Iterator<Item = (ConnKey, &Client)> {
+    pub fn producers(&self, group: &str) -> impl Iterator<Item = (ConnectionId, &Client)> {
         let members = self.producers.get(group);
         members.into_iter().flatten().map(|(connection, client)| (*connection, client))
     }

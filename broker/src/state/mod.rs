@@ -19,7 +19,7 @@ pub mod stats;
 pub mod subscription;
 pub mod topics;
 
-pub use clients::{ClientChanges, ClientRegistry, ConnKey, GroupView, GroupViews, ViewChange};
+pub use clients::{ClientChanges, ClientRegistry, GroupView, GroupViews, ViewChange};
 pub use groups::{GroupChange, GroupLookup, GroupTable};
 pub use locks::QueueLocks;
 pub use settings::{CheckSettings, GroupSettings, SettingKind, TopicSettings};

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use rmq_net::codes::response;
+use rmq_net::properties;
 
 use super::{Arrival, Outcome, Refusal, Reply};
 use crate::config::SettingError;
 use crate::kv::replace_file;
-use crate::properties;
 use crate::server::NameServer;
 
 /// 319: all properties as text.
@@ -22,9 +22,9 @@ pub fn update<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
         return Ok(Reply::default());
     }
     let text = std::str::from_utf8(arrival.frame.body).map_err(Refusal::system_error)?;
-    let changes = properties::parse(text)
+    let changes = properties::parse(text.as_bytes())
         .map_err(|error| Refusal::system_error(format_args!("string2Properties error: {error}")))?;
-    if changes.iter().any(|change| server.config.is_black_listed(&change.name)) {
+    if changes.iter().any(|change| server.config.is_black_listed(&change.key)) {
         return Err(Refusal {
             code: response::NO_PERMISSION,
             remark: "Can not update config in black list.".to_owned(),
@@ -32,7 +32,7 @@ pub fn update<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
     }
     let mut changed = server.config.clone();
     for change in &changes {
-        match changed.set(&change.name, &change.value) {
+        match changed.set(&change.key, &change.value) {
             Ok(()) => {}
             Err(SettingError::Unknown { name }) => {
                 tracing::warn!(name, "request 318 names a property that does not exist");

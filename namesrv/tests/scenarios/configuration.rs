@@ -57,7 +57,11 @@ fn configuration_is_shown_changed_and_kept() {
         ("enableTopicList=true\nconfigStorePath=/x", 16, "Can not update config in black list."),
         ("rocketmqHome=/x", 16, "Can not update config in black list."),
         ("enableTopicList=true\nlistenPort=x", 1, "listenPort=x is refused: expected an integer from 0 to 65535"),
-        ("a=\\uZ", 1, "string2Properties error: line 1: \\u must be followed by four hexadecimal digits"),
+        (
+            "a=\\uZ",
+            1,
+            "string2Properties error: line 1: \\u must be followed by four hexadecimal digits that name a character",
+        ),
     ];
     for (text, code, remark) in table {
         assert_eq!(update(&mut world, text).refused(), (code, remark), "{text}");

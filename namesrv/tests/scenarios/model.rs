@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use rmq_namesrv::ConnKey;
 use rmq_net::codes::request::{
     ADD_WRITE_PERM_OF_BROKER, BROKER_HEARTBEAT, DELETE_KV_CONFIG, DELETE_TOPIC_IN_NAMESRV, GET_BROKER_CLUSTER_INFO,
     GET_ROUTEINFO_BY_TOPIC, UNREGISTER_BROKER, WIPE_WRITE_PERM_OF_BROKER,
 };
+use rmq_net::connection::ConnectionId;
 use serde_json::Value;
 
 use crate::world::{Ask, Broker, World};
@@ -106,7 +106,7 @@ fn apply(world: &mut World, event: &Event) {
             let broker = Broker::slave(NAMES[broker], &addr, id);
             world.send(&broker.ask(UNREGISTER_BROKER)).ok();
         }
-        Event::Close { addr } => world.server.on_closed(ConnKey(addr as u64), world.now_ms),
+        Event::Close { addr } => world.server.on_closed(ConnectionId::from_key(addr as u64), world.now_ms),
         Event::Pass { seconds } => {
             world.pass(seconds * 1000);
             for peer in world.server.take_closes() {

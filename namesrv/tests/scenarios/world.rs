@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use rmq_namesrv::{ConnKey, NameServer, NamesrvConfig};
+use rmq_namesrv::{NameServer, NamesrvConfig};
 use rmq_net::codes::request;
+use rmq_net::connection::ConnectionId;
 use rmq_net::frame::{Frame, Language, Serialization};
 use rmq_net::reply::{FrameHead, FrameWriter};
 use tempfile::TempDir;
@@ -123,7 +124,7 @@ impl World {
         let mut out = Vec::new();
         let frame = Frame::decode(frame).expect("a whole frame");
         let addr = SocketAddr::from(([127, 0, 0, 1], 50_000));
-        let key = ConnKey(connection);
+        let key = ConnectionId::from_key(connection);
         self.server.handle(&frame, key, addr, self.now_ms, &mut out);
         out
     }

@@ -24,11 +24,7 @@ pub struct ConnectionId {
 impl ConnectionId {
     const GENERATION_MASK: u32 = 0x00ff_ffff;
 
-    /// One number for tables that know nothing of connections: core, generation (24 bits), slot.
-    pub const fn to_key(self) -> u64 {
-        (self.core as u64) << 56 | (self.generation as u64) << 32 | self.index as u64
-    }
-
+    /// The connection named by core (8 bits), generation (24) and slot (32): for tests, which have no sockets.
     pub const fn from_key(key: u64) -> Self {
         Self { core: (key >> 56) as u8, generation: (key >> 32) as u32 & Self::GENERATION_MASK, index: key as u32 }
     }

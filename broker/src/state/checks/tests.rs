@@ -3,11 +3,12 @@ use std::net::SocketAddr;
 use rmq_net::body::{ConsumeType, ConsumerData, HeartbeatData, SubscriptionData};
 use rmq_net::language::Language;
 
-use super::super::clients::{ClientRegistry, ConnKey, Peer};
+use super::super::clients::{ClientRegistry, Peer};
 use super::super::groups::with_defaults;
 use super::super::reserved::topic;
 use super::super::settings::{GroupSettings, TopicSettings};
 use super::*;
+use rmq_net::connection::ConnectionId;
 
 struct Broker {
     settings: CheckSettings,
@@ -79,7 +80,7 @@ impl Broker {
     /// One member of `g` subscribes to `topic` with `expression`.
     fn subscribe(&mut self, model: MessageModel, topic: &str, expression: &str, kind: &str) {
         let peer = Peer {
-            connection: ConnKey(1),
+            connection: ConnectionId::from_key(1),
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             language: Language::Java,
             version: 513,

@@ -18,7 +18,7 @@ fn groups() -> GroupTable {
 
 fn peer(connection: u64) -> Peer {
     Peer {
-        connection: ConnKey(connection),
+        connection: ConnectionId::from_key(connection),
         address: SocketAddr::from(([10, 0, 0, 1], 5000)),
         language: Language::Java,
         version: 513,
@@ -52,12 +52,12 @@ fn clustering(client_id: &str, group: &str, topics: &[(&str, i64)]) -> Heartbeat
     heartbeat(client_id, vec![consumer(group, MessageModel::Clustering, topics)])
 }
 
-fn notified(changes: &ClientChanges) -> Vec<(&str, Vec<u64>)> {
-    changes
-        .notices
-        .iter()
-        .map(|notice| (&*notice.group, notice.connections.iter().map(|connection| connection.0).collect()))
-        .collect()
+fn connections(numbers: &[u64]) -> Vec<ConnectionId> {
+    numbers.iter().copied().map(ConnectionId::from_key).collect()
+}
+
+fn notified(changes: &ClientChanges) -> Vec<(&str, Vec<ConnectionId>)> {
+    changes.notices.iter().map(|notice| (&*notice.group, notice.connections.clone())).collect()
 }
 
 fn ids(registry: &ClientRegistry, group: &str) -> Vec<String> {
@@ -69,20 +69,20 @@ fn members_are_told_when_the_group_changes_and_only_then() {
     let groups = groups();
     let mut registry = ClientRegistry::new(false, CLIENT_EXPIRY_MS);
     let (first, _) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
-    assert_eq!(notified(&first), [("g", vec![1])]);
+    assert_eq!(notified(&first), [("g", connections(&[1]))]);
     assert_eq!(first.views.len(), 1);
     let (again, is_changed) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 1);
     assert!(again.notices.is_empty() && again.views.is_empty());
     assert!(is_changed, "a V1 heartbeat is always answered so");
     let (second, _) = registry.heartbeat(&peer(2), &clustering("two", "g", &[("t", 1)]), &groups, 2);
-    assert_eq!(notified(&second), [("g", vec![1, 2])]);
+    assert_eq!(notified(&second), [("g", connections(&[1, 2]))]);
     assert!(second.views.is_empty(), "the view holds no members");
     assert_eq!(ids(&registry, "g"), ["one", "two"]);
     let (topics, _) = registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1), ("u", 1)]), &groups, 3);
-    assert_eq!(notified(&topics), [("g", vec![1, 2])]);
-    let left = registry.unregister(ConnKey(1), None, Some("g"), &groups);
-    assert_eq!(notified(&left), [("g", vec![2])]);
-    let closed = registry.on_closed(ConnKey(2), &groups);
+    assert_eq!(notified(&topics), [("g", connections(&[1, 2]))]);
+    let left = registry.unregister(ConnectionId::from_key(1), None, Some("g"), &groups);
+    assert_eq!(notified(&left), [("g", connections(&[2]))]);
+    let closed = registry.on_closed(ConnectionId::from_key(2), &groups);
     assert!(closed.notices.is_empty());
     assert!(closed.views.first().is_some_and(|change| change.view.is_none()));
     assert_eq!(registry.member_ids("g"), None);
@@ -151,12 +151,12 @@ fn silent_members_expire_and_the_rest_is_told() {
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS, &groups);
     assert!(closes.is_empty() && changes.notices.is_empty());
     let (changes, closes) = registry.expire(CLIENT_EXPIRY_MS + 1, &groups);
-    assert_eq!(closes, [ConnKey(1)]);
-    assert_eq!(notified(&changes), [("g", vec![2])]);
+    assert_eq!(closes, [ConnectionId::from_key(1)]);
+    assert_eq!(notified(&changes), [("g", connections(&[2]))]);
 
     let mut impatient = ClientRegistry::new(false, 10);
     impatient.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
-    assert_eq!(impatient.expire(11, &groups).1, [ConnKey(1)]);
+    assert_eq!(impatient.expire(11, &groups).1, [ConnectionId::from_key(1)]);
 }
 
 #[test]
@@ -180,10 +180,10 @@ fn producers_are_known_by_group_and_connection() {
     let listed = registry.producer_connection("pg").expect("online");
     assert_eq!(listed.connection_set.len(), 2);
     assert_eq!(registry.producer_connection("absent"), None);
-    registry.unregister(ConnKey(1), Some("pg"), None, &groups);
+    registry.unregister(ConnectionId::from_key(1), Some("pg"), None, &groups);
     assert_eq!(registry.producers("pg").count(), 1);
-    registry.on_closed(ConnKey(1), &groups);
-    registry.on_closed(ConnKey(2), &groups);
+    registry.on_closed(ConnectionId::from_key(1), &groups);
+    registry.on_closed(ConnectionId::from_key(2), &groups);
     assert!(registry.producers.is_empty() && registry.connections.is_empty());
 }
 
@@ -194,7 +194,7 @@ fn lookups_find_members_and_subscribers() {
     registry.heartbeat(&peer(1), &clustering("one", "g", &[("t", 1)]), &groups, 0);
     registry.heartbeat(&peer(1), &clustering("one", "h", &[("t", 1), ("u", 1)]), &groups, 0);
     let found = registry.find_consumer("g", "one").map(|(connection, _client)| connection);
-    assert_eq!(found, Some(ConnKey(1)));
+    assert_eq!(found, Some(ConnectionId::from_key(1)));
     assert!(registry.find_consumer("g", "two").is_none());
     let on_topic: Vec<String> = registry.groups_on_topic("t").iter().map(|group| group.to_string()).collect();
     assert_eq!(on_topic, ["g", "h"]);
@@ -270,12 +270,12 @@ proptest! {
                 Step::Unregister { connection, group } => {
                     model.remove(&(MODEL_GROUPS[group], connection));
                     let name = Some(MODEL_GROUPS[group]);
-                    registry.unregister(ConnKey(connection), None, name, &groups)
+                    registry.unregister(ConnectionId::from_key(connection), None, name, &groups)
                 }
                 Step::Close { connection } => {
                     model.retain(|(_group, member), _seen| *member != connection);
                     producers.remove(&connection);
-                    registry.on_closed(ConnKey(connection), &groups)
+                    registry.on_closed(ConnectionId::from_key(connection), &groups)
                 }
                 Step::Wait { ms } => {
                     now_ms += ms;
@@ -289,7 +289,7 @@ proptest! {
                         .collect();
                     gone.sort_unstable();
                     gone.dedup();
-                    prop_assert_eq!(closes.iter().map(|key| key.0).collect::<Vec<_>>(), gone.clone());
+                    prop_assert_eq!(closes, connections(&gone));
                     model.retain(|(_group, connection), _seen| !gone.contains(connection));
                     producers.retain(|connection, _seen| !gone.contains(connection));
                     changes
