@@ -603,6 +603,9 @@ impl Broker {
         while self.waiting_for_log.front().is_some_and(|waiting| waiting.position <= durable)
             && let Some(waiting) = self.waiting_for_log.pop_front()
         {
+            if matches!(waiting.after, After::SendDone(_)) {
+                self.counters.put_took(u32::try_from(self.now_ms - waiting.since_ms).unwrap_or(0));
+            }
             self.run_after(waiting.after);
         }
         if self.shard.is_poisoned() && !self.waiting_for_log.is_empty() {
@@ -625,7 +628,8 @@ impl Broker {
         let mut kept = Vec::new();
         for _ in 0..late {
             match self.waiting_for_log.pop_front() {
-                Some(Waiting { after: After::SendDone(done), .. }) => {
+                Some(Waiting { after: After::SendDone(done), since_ms, .. }) => {
+                    self.counters.put_took(u32::try_from(self.now_ms - since_ms).unwrap_or(0));
                     requests::send::answer(self, &done, response::FLUSH_DISK_TIMEOUT);
                 }
                 other => kept.extend(other),
@@ -686,8 +690,12 @@ impl Broker {
 
     /// Letters of this turn, one parcel of requests per core at most.
     pub fn drain_letters(&mut self, mut send: impl FnMut(usize, Letter)) {
+        let mut closed = Vec::new();
         for (core, letter) in self.letters.drain(..) {
-            send(core, letter);
+            match letter {
+                Letter::ConnectionClosed(_) => closed.push((core, letter)),
+                letter => send(core, letter),
+            }
         }
         for core in 0..self.core_count {
             if !self.forward[core].items.is_empty() {
@@ -699,6 +707,8 @@ impl Broker {
                 send(core, Letter::Replies(std::mem::replace(&mut self.replies[core], spare)));
             }
         }
+        // After the last requests of the connection, or a heartbeat among them would bring its client back.
+        closed.into_iter().for_each(|(core, letter)| send(core, letter));
     }
 
     /// The replies for this core's own connections; give the parcel back with

@@ -178,6 +178,7 @@ impl Node {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.connections.close_hoarders(core.clock.wall_ms, &mut self.services);
+            self.connections.close_unread(core.clock.wall_ms, &mut self.services);
         }
         if now >= self.next_idle_scan {
             self.next_idle_scan = now + IDLE_SCAN;
@@ -246,7 +247,7 @@ impl App for Node {
         }
         self.run_broker(core);
         self.run_name_server(core);
-        self.connections.submit(&mut core.ring, &mut self.services);
+        self.connections.submit(&mut core.ring);
     }
 
     fn deadline(&self) -> Option<Instant> {

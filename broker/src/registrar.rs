@@ -175,7 +175,13 @@ impl Worker {
 
 impl NameServer {
     fn call(&mut self, frame: &[u8], opaque: i32, timeout: Duration) -> io::Result<()> {
-        let outcome = self.try_call(frame, opaque, timeout);
+        let was_connected = self.stream.is_some();
+        let mut outcome = self.try_call(frame, opaque, timeout);
+        if was_connected && outcome.as_ref().is_err_and(is_connection_lost) {
+            // Most likely the name server was restarted since; it knows nothing of this broker until it is told.
+            self.stream = None;
+            outcome = self.try_call(frame, opaque, timeout);
+        }
         if outcome.is_err() {
             self.stream = None;
         }
@@ -202,6 +208,11 @@ impl NameServer {
             }
         }
     }
+}
+
+fn is_connection_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 fn connect(address: &str) -> io::Result<TcpStream> {

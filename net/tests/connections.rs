@@ -70,7 +70,8 @@ impl App for Echo {
             self.connections.resume(&mut core.ring, &mut self.handler);
         }
         self.connections.close_idle(core.clock.wall_ms, &mut self.handler);
-        self.connections.submit(&mut core.ring, &mut self.handler);
+        self.connections.close_unread(core.clock.wall_ms, &mut self.handler);
+        self.connections.submit(&mut core.ring);
         self.handler.shared.open.store(self.connections.open_count(), Ordering::SeqCst);
     }
 
@@ -212,7 +213,8 @@ fn lengths_that_no_frame_has_close_the_connection_and_no_other() {
 #[test]
 fn a_client_that_never_reads_is_not_read_from_and_others_go_on() {
     let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Server::start(Limits::default());
+    // However little may be queued: it is not closed as long as it may still begin to read.
+    let server = Server::start(Limits { outbox_bytes_max: 1, unread_ms_max: 20_000, ..Limits::default() });
     let mut greedy = server.connect();
     greedy.set_nonblocking(true).unwrap();
     // Fills the socket buffers both ways; then the server must stop taking more.
@@ -237,6 +239,24 @@ fn a_client_that_never_reads_is_not_read_from_and_others_go_on() {
     for _ in 0..written / sent.len() {
         assert!(read_frame(&mut greedy) == sent);
     }
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_too_much_is_closed() {
+    let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
+    let limits =
+        Limits { outbox_bytes_max: 1 << 20, outbox_bytes_pause: 2 << 20, unread_ms_max: 50, ..Limits::default() };
+    let server = Server::start(limits);
+    let mut stream = server.connect();
+    let mut writer = stream.try_clone().unwrap();
+    let sent = frame(64 * 1024, 9);
+    // Fails once the server has closed the connection, which is what is waited for below.
+    let writing = std::thread::spawn(move || (0..1024).try_for_each(|_| writer.write_all(&sent)));
+    until("the close", || server.shared.closed.load(Ordering::SeqCst) == 1);
+    assert!(writing.join().unwrap().is_err());
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest); // what was under way, then the end or a reset
+    assert!(rest.len() < 1024 * 64 * 1024);
 }
 
 #[test]

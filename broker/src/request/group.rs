@@ -51,6 +51,9 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     if let Some(change) = broker.groups.delete(&group, now_ms) {
         topic_change::publish_group(broker, position, change);
     }
+    if let Some(system) = &mut broker.system {
+        system.stats.remove_group(&group);
+    }
     if !header.clean_offset {
         return done_after(broker, Ok(position), request);
     }

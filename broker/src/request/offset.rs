@@ -3,13 +3,13 @@
 //!
 //! All are answered by the core that owns the queue; offsets of a queue live in its shard's log.
 
-use rmq_engine::{AppendError, Boundary, Searched, StoreTime};
+use rmq_engine::{Boundary, Searched, StoreTime};
 use rmq_net::codes::response;
 use rmq_net::header::offset as header;
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{ReplyAddress, Request};
-use crate::request::Job;
+use crate::request::{Job, topic_change};
 
 /// The queue's owner, or `None` when that is this core. Ids below zero name no queue and stay here; they are
 /// answered like a queue that never had a message.
@@ -66,8 +66,7 @@ pub fn update(broker: &mut Broker, request: &Request<'_>) -> Outcome {
             broker.after(position, After::Reply { to, code: response::SUCCESS });
             Ok(Handled::Taken)
         }
-        Err(AppendError::BatchFull { .. }) => Ok(Handled::Full),
-        Err(_) => Err(super::log_failed(&broker.shard)),
+        Err(error) => topic_change::append_refused(broker, &error),
     }
 }
 

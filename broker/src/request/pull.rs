@@ -25,6 +25,8 @@ pub struct PullOrder {
     group_sys_flag: i32,
     /// Until when the reply may be held; `None` once it may not.
     hold_until_ms: Option<i64>,
+    /// When its last look into the queue began.
+    begun_ms: i64,
 }
 
 pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
@@ -89,6 +91,7 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         topic_sys_flag,
         group_sys_flag,
         hold_until_ms: may_hold.then(|| broker.now_ms + hold_ms),
+        begun_ms: broker.now_ms,
         topic: topic.into_owned(),
         group: group.into_owned(),
     };
@@ -119,6 +122,7 @@ pub fn execute(broker: &mut Broker, order: PullOrder) {
     };
     match broker.shard.fetch(&request, ticket) {
         Fetch::Found { slices, count, bytes, next, bounds } => {
+            broker.counters.get_took(u32::try_from(broker.now_ms - order.begun_ms).unwrap_or(0));
             broker.counters.get_found(&order.topic, &order.group, u64::from(count), u64::from(bytes));
             answer(broker, &order, response::SUCCESS, "FOUND", next, bounds, Body::Slices(slices));
         }
@@ -140,6 +144,7 @@ fn nothing(broker: &mut Broker, mut order: PullOrder, why: Nothing, next: i64, b
         Nothing::NoMatch => (response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
         Nothing::Removed => (response::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
     };
+    broker.counters.get_missed();
     let hold_until_ms = order.hold_until_ms.filter(|until_ms| *until_ms > broker.now_ms);
     if let Some(until_ms) = hold_until_ms {
         match code {
@@ -173,12 +178,14 @@ fn answer(broker: &mut Broker, order: &PullOrder, code: i32, status: &str, next:
 /// Tries the pulls whose queue got a message, and answers those whose time is up.
 pub fn wake_polls(broker: &mut Broker) {
     while let Some((topic, queue_id)) = broker.shard.arrival() {
-        for (_, order) in broker.polls.wake(&topic, queue_id) {
+        for (_, mut order) in broker.polls.wake(&topic, queue_id) {
+            order.begun_ms = broker.now_ms;
             execute(broker, order);
         }
     }
     while let Some(mut order) = broker.polls.expire(broker.now_ms) {
         order.hold_until_ms = None;
+        order.begun_ms = broker.now_ms;
         execute(broker, order);
     }
 }
@@ -187,6 +194,7 @@ pub fn wake_polls(broker: &mut Broker) {
 pub fn release_polls(broker: &mut Broker) {
     while let Some(mut order) = broker.polls.expire(i64::MAX) {
         order.hold_until_ms = None;
+        order.begun_ms = broker.now_ms;
         execute(broker, order);
     }
 }

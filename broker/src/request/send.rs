@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmq_engine::{AppendError, BatchItem, MessageDraft, PhysicalOffset, Placed};
+use rmq_net::body::TopicFilterType;
 use rmq_net::codes::{request, response};
 use rmq_net::frame::Frame;
 use rmq_net::header::send::SendHeader;
 use rmq_net::message::id::OffsetMessageId;
 use rmq_net::message::names::{AUTO_CREATE_TOPIC, group_of_retry_topic};
+use rmq_net::message::sys_flag::{INNER_BATCH, MULTI_TAGS, NEED_UNWRAP, TRANSACTION_MASK, TRANSACTION_PREPARED};
 use rmq_net::message::tags::tags_code;
 use rmq_net::message::{batch, properties};
 
@@ -25,12 +27,8 @@ use crate::request::{dead_letter, send_back, topic_change};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 
-// Bits of a message's `sysFlag`.
-/// Prepared (4) and rolled back (12) messages have it, committed ones (8) have not.
-const TRANSACTION_PREPARED: i32 = 0x4;
-const TRANSACTION_TYPE: i32 = 0xc;
-const INNER_BATCH: i32 = 0x40;
-const NEEDS_UNWRAP: i32 = 0x80;
+/// Most bytes of message ids one answer to a batch has: with them, its header stays below 16 MiB.
+const IDS_BYTES_MAX: usize = 12 << 20;
 
 /// A stored send whose reply waits for the log.
 pub struct SendDone {
@@ -86,18 +84,19 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
 
 pub fn handle_decoded(broker: &mut Broker, request: &Request<'_>, header: &SendHeader<'_>) -> Outcome {
     let topic = header.topic.to_cow();
-    let config = broker.topics.get(&topic).cloned();
-    if config.is_none() && !broker.is_system_core() {
+    let mut origin = request.origin;
+    let mut queue_id = header.queue_id;
+    let known = broker.topics.get(&topic);
+    if known.is_none() && !broker.is_system_core() {
         // Only the system core can say whether the topic may be made; it sends the request on.
         return broker.forward(SYSTEM_CORE, request, request.origin);
     }
-    let mut origin = request.origin;
-    let mut queue_id = header.queue_id;
-    if let Some(config) = &config {
+    if let Some(config) = known {
         if queue_id < 0 {
+            let config = Arc::clone(config);
             let picked = origin.picked_queue.or_else(|| {
                 let random = broker.next_random() as u32;
-                checks::queue_of_send(config, queue_id, random)
+                checks::queue_of_send(&config, queue_id, random)
             });
             origin.picked_queue = picked;
             // A topic without write queues has nothing to pick from; the check below refuses its queue 0.
@@ -141,7 +140,13 @@ fn check_and_store(
         properties: text,
     };
     let checked = check_send(&broker.check_settings, &broker.topics, &broker.groups, &wanted, broker.now_ms);
+    let flagged;
+    let mut header = header;
     match checked {
+        Ok(SendCheck::Ready(config)) if config.topic_filter_type == TopicFilterType::MultiTag => {
+            flagged = SendHeader { sys_flag: header.sys_flag | MULTI_TAGS, ..header.clone() };
+            header = &flagged;
+        }
         Ok(SendCheck::Ready(_)) => {}
         Ok(SendCheck::CreateTopic(config)) => return topic_change::create_topic_for(broker, request, config),
         Ok(SendCheck::CreateGroup(config)) => return topic_change::create_group_for(broker, request, config),
@@ -155,6 +160,8 @@ fn check_and_store(
         }
         Err(refusal) => return Err(refusal.into()),
     }
+    // Before anything is written again with them: escaped, they grow up to six times.
+    check_properties_size(text.len())?;
     if let Some(group) = group_of_retry_topic(topic)
         && request.origin.purpose == Purpose::Client
         && dead_letter::is_exhausted(broker, group, header, &request.frame)
@@ -233,14 +240,14 @@ fn check_inner_batch(
     header: &SendHeader<'_>,
     has_inner_count: bool,
 ) -> Result<(), Refusal> {
-    if !has_inner_count && header.sys_flag & (INNER_BATCH | NEEDS_UNWRAP) == 0 {
+    if !has_inner_count && header.sys_flag & (INNER_BATCH | NEED_UNWRAP) == 0 {
         return Ok(());
     }
     let config = broker.topics.get(topic);
     let is_batch_topic =
         config.and_then(|config| config.attributes.get(QUEUE_TYPE)).is_some_and(|kind| kind == BATCH_CQ);
     if header.sys_flag & INNER_BATCH == 0 || !is_batch_topic {
-        let remark = "an inner batch (INNER_NUM, or bits 64 or 128 of sysFlag) needs the flag 64 and a topic whose \
+        let remark = "an inner batch (INNER_NUM, or bits 64 or 128 of sysFlag) needs the flag 128 and a topic whose \
                       queue.type is BatchCQ";
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
@@ -318,7 +325,7 @@ fn store_batch(
     let header_found = look_at(text, false);
     check_inner_batch(broker, topic, header, header_found.is_inner_batch)?;
     let is_special = header_found.has_delay || header_found.is_transactional || header_found.unsupported.is_some();
-    if is_special || header.sys_flag & TRANSACTION_TYPE != 0 {
+    if is_special || header.sys_flag & TRANSACTION_MASK != 0 {
         let remark = "a batch can hold neither delayed, nor timed, nor transactional messages";
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
@@ -337,6 +344,15 @@ fn store_batch(
     }
     if items.is_empty() {
         return Err(Refusal::new(response::SYSTEM_ERROR, "the batch holds no message"));
+    }
+    let ids_bytes = items.len() * (OffsetMessageId::text_bytes(broker.store_host) + 1);
+    if ids_bytes > IDS_BYTES_MAX {
+        let count_max = items.len() * IDS_BYTES_MAX / ids_bytes;
+        let remark = format!(
+            "the batch has {} messages; the ids of more than {count_max} do not fit into one answer",
+            items.len()
+        );
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
     let transaction_id = ShortText::new(header_found.unique_key.unwrap_or_default());
     let draft = draft(broker, request, header, topic, queue_id, &[], 0);
@@ -394,6 +410,10 @@ fn check_sizes(broker: &Broker, body_bytes: usize, properties_bytes: usize) -> R
         let remark = format!("the message body of {body_bytes} bytes is larger than maxMessageSize ({limit})");
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
+    check_properties_size(properties_bytes)
+}
+
+fn check_properties_size(properties_bytes: usize) -> Result<(), Refusal> {
     if properties_bytes > properties::PROPERTIES_BYTES_MAX {
         let remark = format!(
             "the message's properties take {properties_bytes} bytes with those the broker adds; the limit of the \
@@ -414,7 +434,10 @@ fn drop_broker_keys(text: &mut Vec<u8>) {
 }
 
 #[cold]
-fn append_failed(broker: &Broker, error: &AppendError) -> Outcome {
+fn append_failed(broker: &mut Broker, error: &AppendError) -> Outcome {
+    if !matches!(error, AppendError::BatchFull { .. }) {
+        broker.counters.put_failed();
+    }
     match error {
         AppendError::BatchFull { .. } => Ok(Handled::Full),
         AppendError::Poisoned => Err(super::log_failed(&broker.shard)),

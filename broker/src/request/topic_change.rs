@@ -34,6 +34,9 @@ pub fn remove_topic(broker: &mut Broker, name: &str) -> Result<LogPosition, Appe
     if let Some(change) = broker.topics.delete(name, now_ms) {
         publish_topic(broker, position, change);
     }
+    if let Some(system) = &mut broker.system {
+        system.stats.remove_topic(name);
+    }
     Ok(position)
 }
 

@@ -16,6 +16,7 @@ use super::attributes::{self, AttributeError};
 use super::paging::{PageRequest, page_range};
 use super::reserved::{SYSTEM_GROUP_PREFIX, SYSTEM_GROUPS};
 use super::settings::GroupSettings;
+use super::topics::QUEUES_MAX;
 
 /// Bit of the forbidden mask that stands for reading.
 const FORBIDDEN_READ: i32 = 1 << 2;
@@ -46,6 +47,8 @@ pub enum GroupLookup<'t> {
 pub enum GroupRefused {
     #[error("{0}")]
     Name(#[from] NameError),
+    #[error("group[{group}]: retryQueueNums is {value}, allowed are 0 to {QUEUES_MAX}")]
+    RetryQueues { group: String, value: i32 },
     #[error("{0}")]
     Attribute(#[from] AttributeError),
 }
@@ -54,7 +57,7 @@ impl GroupRefused {
     /// INVALID_PARAMETER (29), or SYSTEM_ERROR (1) for attributes.
     pub fn code(&self) -> i32 {
         match self {
-            Self::Name(_) => response::INVALID_PARAMETER,
+            Self::Name(_) | Self::RetryQueues { .. } => response::INVALID_PARAMETER,
             Self::Attribute(_) => response::SYSTEM_ERROR,
         }
     }
@@ -190,6 +193,10 @@ impl GroupTable {
     /// The group to store for an update request (200, 225), whose attributes carry signed keys.
     pub fn decide_update(&self, requested: &SubscriptionGroupConfig) -> Result<SubscriptionGroupConfig, GroupRefused> {
         names::check_group(&requested.group_name)?;
+        if !(0..=QUEUES_MAX).contains(&requested.retry_queue_nums) {
+            let (group, value) = (requested.group_name.clone(), requested.retry_queue_nums);
+            return Err(GroupRefused::RetryQueues { group, value });
+        }
         let current = self.get(&requested.group_name).map(|stored| &stored.attributes);
         let attributes = attributes::alter(attributes::GROUP_ATTRIBUTES, current, &requested.attributes)?;
         Ok(SubscriptionGroupConfig { attributes, ..requested.clone() })

@@ -238,6 +238,7 @@ impl TopicTable {
         is_order: Option<bool>,
         unit_mode: bool,
     ) -> Option<TopicConfig> {
+        let queues = queues.clamp(0, QUEUES_MAX);
         match self.get(name) {
             None => Some(TopicConfig {
                 order: is_order.unwrap_or(false),
@@ -254,7 +255,7 @@ impl TopicTable {
     /// The retry topic to store so that messages can come back over `queues` queues; `None` if it has as many.
     /// RocketMQ writes to queues the topic does not have, where no consumer looks.
     pub fn decide_retry_topic(&self, name: &str, queues: i32, unit_mode: bool) -> Option<TopicConfig> {
-        let queues = queues.min(QUEUES_MAX);
+        let queues = queues.clamp(0, QUEUES_MAX);
         let Some(stored) = self.get(name) else {
             return self.decide_group_topic(name, queues, None, unit_mode);
         };

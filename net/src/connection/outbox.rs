@@ -4,6 +4,8 @@ use std::ptr;
 
 /// Most parts one vectored send may name (the kernel's UIO_MAXIOV).
 const PARTS_PER_SEND_MAX: usize = 1024;
+/// A shared slice up to this size is copied: it would keep a whole chunk of the log in memory until it is sent.
+const COPIED_BYTES_MAX: usize = 4096;
 /// A buffer that grew beyond this is given back once empty, so that one large reply does not stay resident.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
@@ -12,7 +14,7 @@ enum Part<B> {
     Shared(B),
 }
 
-/// Replies waiting for the next send. `B` is a reference-counted slice; its bytes are never copied.
+/// Replies waiting for the next send. `B` is a reference-counted slice; unless it is small, its bytes are not copied.
 pub struct Outbox<B> {
     bytes: Vec<u8>,
     parts: Vec<Part<B>>,
@@ -35,6 +37,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Sends `slice` after everything appended so far.
     pub fn share(&mut self, slice: B) {
+        if slice.as_ref().len() <= COPIED_BYTES_MAX {
+            return self.bytes.extend_from_slice(slice.as_ref());
+        }
         let own = self.bytes.len() - self.covered_bytes;
         if own > 0 {
             self.parts.push(Part::Own(own));
@@ -159,16 +164,19 @@ mod tests {
 
     #[test]
     fn own_and_shared_bytes_leave_in_order_whatever_the_kernel_takes() {
-        for step in 1..8 {
+        let (body, more) = (vec![b'b'; COPIED_BYTES_MAX + 1], vec![b'm'; COPIED_BYTES_MAX + 3]);
+        let expected = [b"headsmall", &body[..], &more, b"tail"].concat();
+        for step in [1, 2, 3, 5, 4096, 4097, 10_000] {
             let mut outbox = Outbox::default();
             outbox.bytes().extend_from_slice(b"head");
-            outbox.share(b"body".to_vec());
-            outbox.share(b"more".to_vec());
+            outbox.share(b"small".to_vec());
+            outbox.share(body.clone());
+            outbox.share(more.clone());
             outbox.bytes().extend_from_slice(b"tail");
             let mut sending = Sending::new();
             sending.load(&mut outbox);
             assert!(outbox.is_empty());
-            assert_eq!(drain(&mut sending, step), b"headbodymoretail");
+            assert_eq!(drain(&mut sending, step), expected);
             assert!(!sending.is_active);
         }
     }

@@ -26,8 +26,10 @@ pub struct Limits {
     pub assembly_bytes_max: usize,
     /// Replies queued on one connection before it is not read any more.
     pub outbox_bytes_pause: usize,
-    /// Replies queued on one connection before it is closed: the client does not read.
+    /// Replies queued on one connection before it has to show that its client reads.
     pub outbox_bytes_max: usize,
+    /// A connection with more than `outbox_bytes_max` queued whose client takes none of it for this long is closed.
+    pub unread_ms_max: i64,
     /// Requests of one connection not answered yet before it is not read any more.
     pub open_requests_max: u32,
     /// A connection neither read nor written for this long is closed. RocketMQ's
@@ -41,6 +43,7 @@ impl Default for Limits {
             assembly_bytes_max: 128 << 20,
             outbox_bytes_pause: 1 << 20,
             outbox_bytes_max: 64 << 20,
+            unread_ms_max: 10_000,
             open_requests_max: 8192,
             idle_ms: 120_000,
         }
@@ -92,9 +95,13 @@ struct Connection<B> {
     open_requests: u32,
     is_receiving: bool,
     is_stalled: bool,
+    /// Stalled because its large frame found no room, not by the handler.
+    waits_for_room: bool,
     is_queued_to_send: bool,
     is_closing: bool,
     last_active_ms: i64,
+    /// When its client last took some of what is queued, or nothing was.
+    last_drained_ms: i64,
 }
 
 impl<B: AsRef<[u8]>> Connection<B> {
@@ -118,6 +125,8 @@ pub struct Connections<B> {
     assembly_bytes: usize,
     /// A large frame found no room since this was last looked at.
     is_starved: bool,
+    /// A connection had more than `outbox_bytes_max` queued since this was last looked at.
+    is_overfull: bool,
     open_count: usize,
     now_ms: i64,
 }
@@ -144,6 +153,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             to_receive: Vec::new(),
             assembly_bytes: 0,
             is_starved: false,
+            is_overfull: false,
             open_count: 0,
             now_ms: 0,
         })
@@ -172,9 +182,11 @@ impl<B: AsRef<[u8]>> Connections<B> {
             open_requests: 0,
             is_receiving: false,
             is_stalled: false,
+            waits_for_room: false,
             is_queued_to_send: false,
             is_closing: false,
             last_active_ms: now_ms,
+            last_drained_ms: now_ms,
         }));
         self.open_count += 1;
         self.receive(ring, index);
@@ -224,12 +236,14 @@ impl<B: AsRef<[u8]>> Connections<B> {
         }
     }
 
-    /// Gives stalled connections another try, in the order they stalled, until one stalls again.
+    /// Gives stalled connections another try, in the order they stalled, until the handler stalls one again. Those
+    /// that only wait for room hold nobody up: what others have in it may be whole frames.
     pub fn resume(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
         let mut waiting = std::mem::take(&mut self.stalled).into_iter();
         for index in waiting.by_ref() {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
             connection.is_stalled = false;
+            connection.waits_for_room = false;
             if connection.is_closing {
                 continue;
             }
@@ -237,7 +251,8 @@ impl<B: AsRef<[u8]>> Connections<B> {
             self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
             self.take_bytes(index, &held, handler);
             self.receive(ring, index);
-            if self.slots[index as usize].connection.as_ref().is_some_and(|connection| connection.is_stalled) {
+            let again = self.slots[index as usize].connection.as_ref();
+            if again.is_some_and(|connection| connection.is_stalled && !connection.waits_for_room) {
                 break;
             }
         }
@@ -249,7 +264,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
     }
 
     /// Ends a turn: one send per connection that has something to say, receives that may go on.
-    pub fn submit(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
+    pub fn submit(&mut self, ring: &mut Ring) {
         for index in std::mem::take(&mut self.to_receive) {
             self.receive(ring, index);
         }
@@ -257,19 +272,35 @@ impl<B: AsRef<[u8]>> Connections<B> {
         for index in to_send.drain(..) {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
             connection.is_queued_to_send = false;
-            if connection.queued_bytes() > self.limits.outbox_bytes_max && !connection.is_closing {
-                tracing::warn!(
-                    peer = %connection.peer.address,
-                    queued_bytes = connection.queued_bytes(),
-                    limit = self.limits.outbox_bytes_max,
-                    "closing a connection whose client does not read its replies"
-                );
-                self.begin_close(index, handler);
-            } else {
-                self.send(ring, index);
-            }
+            self.is_overfull |= connection.queued_bytes() > self.limits.outbox_bytes_max;
+            self.send(ring, index);
         }
         self.to_send = to_send;
+    }
+
+    /// Closes connections with too much queued whose clients take none of it.
+    pub fn close_unread(&mut self, now_ms: i64, handler: &mut impl FrameHandler<B>) {
+        if !std::mem::take(&mut self.is_overfull) {
+            return;
+        }
+        for index in 0..self.slots.len() as u32 {
+            let Some(connection) = self.slots[index as usize].connection.as_ref() else { continue };
+            if connection.queued_bytes() <= self.limits.outbox_bytes_max || connection.is_closing {
+                continue;
+            }
+            if now_ms - connection.last_drained_ms <= self.limits.unread_ms_max {
+                self.is_overfull = true;
+                continue;
+            }
+            tracing::warn!(
+                peer = %connection.peer.address,
+                queued_bytes = connection.queued_bytes(),
+                limit = self.limits.outbox_bytes_max,
+                unread_ms = now_ms - connection.last_drained_ms,
+                "closing a connection whose client does not read its replies"
+            );
+            self.begin_close(index, handler);
+        }
     }
 
     /// Closes connections idle for longer than the limit.
@@ -343,6 +374,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
         match completion.outcome() {
             Ok(sent) if !connection.is_closing => {
                 connection.last_active_ms = self.now_ms;
+                connection.last_drained_ms = self.now_ms;
                 if connection.sending.advance(sent as usize) {
                     self.send(ring, index);
                     self.receive(ring, index);
@@ -441,6 +473,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
         } else {
             self.is_starved = true;
             connection.is_stalled = true;
+            connection.waits_for_room = true;
             self.stalled.push(index);
         }
     }
@@ -454,7 +487,8 @@ impl<B: AsRef<[u8]>> Connections<B> {
         for index in 0..self.slots.len() as u32 {
             let Some(connection) = self.slots[index as usize].connection.as_ref() else { continue };
             let is_silent = now_ms - connection.last_active_ms > HOARDING_MS_MAX;
-            if connection.reserved_bytes > 0 && is_silent && !connection.is_closing {
+            // One that the handler stalled is silent because it is not read.
+            if connection.reserved_bytes > 0 && is_silent && !connection.is_stalled && !connection.is_closing {
                 tracing::warn!(
                     peer = %connection.peer.address,
                     reserved_bytes = connection.reserved_bytes,
@@ -523,6 +557,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
         if connection.is_closing || connection.sending.is_active || connection.outbox.is_empty() {
             return;
         }
+        connection.last_drained_ms = self.now_ms;
         connection.sending.load(&mut connection.outbox);
         Self::submit_send(ring, index, connection);
     }
@@ -530,7 +565,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
     fn submit_send(ring: &mut Ring, index: u32, connection: &mut Connection<B>) {
         let descriptor: RawFd = connection.socket.as_raw_fd();
         let entry = opcode::SendMsg::new(types::Fd(descriptor), connection.sending.message())
-            .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+            .flags(libc::MSG_NOSIGNAL as u32)
             .build()
             .user_data(Token::new(Self::SEND_KIND, connection.peer.id.generation, index).to_user_data());
         // SAFETY: the message header, its vectors and the bytes they name live in the boxed connection and in

@@ -1,6 +1,8 @@
 //! The JSON header: strict text in place first, and what fastjson forgives second.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use super::{Frame, FrameError, Language, Serialization};
 use crate::ext::ExtFields;
 use crate::json::lenient::Value;
@@ -131,16 +133,13 @@ fn ext_fields<'a>(value: Value) -> Result<ExtFields<'a>, FrameError> {
     match value {
         Value::Null => Ok(ExtFields::default()),
         Value::Object(members) => {
-            let mut pairs: Vec<(String, String)> = Vec::with_capacity(members.len());
+            // The last value of a key counts, and a null undoes an earlier one.
+            let mut pairs = BTreeMap::new();
             for (key, value) in members {
                 let Some(key) = key.into_text() else { continue };
-                match value.into_text() {
-                    Some(text) => pairs.push((key, text)),
-                    // A later null undoes an earlier value.
-                    None => pairs.retain(|(name, _)| *name != key),
-                }
+                pairs.insert(key, value.into_text());
             }
-            Ok(ExtFields::owned(pairs))
+            Ok(ExtFields::owned(pairs.into_iter().filter_map(|(key, value)| Some((key, value?)))))
         }
         _ => Err(FrameError::Json("extFields is not an object")),
     }

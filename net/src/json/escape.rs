@@ -11,6 +11,11 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 pub(crate) fn write_quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text;
+    // Plain ASCII, nearly all there is, is told without a branch per byte.
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        out.extend_from_slice(text.as_bytes());
+        rest = "";
+    }
     while let Some((at, special)) = first_special(rest) {
         let (raw, tail) = rest.split_at(at);
         out.extend_from_slice(raw.as_bytes());
@@ -21,14 +26,16 @@ pub(crate) fn write_quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// The first character that needs an escape. Plain ASCII, nearly all there is, is told without
-/// decoding characters and without a branch per byte.
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
+}
+
+/// The first character that needs an escape. Plain ASCII goes byte by byte without decoding characters.
 fn first_special(text: &str) -> Option<(usize, char)> {
-    let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
-    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+    let plain = text.bytes().take_while(|byte| is_plain(*byte)).count();
+    if plain == text.len() {
         return None;
     }
-    let plain = text.bytes().take_while(|byte| is_plain(*byte)).count();
     let (at, c) = text.get(plain..)?.char_indices().find(|(_, c)| needs_escape(*c))?;
     Some((plain + at, c))
 }

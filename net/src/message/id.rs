@@ -23,6 +23,11 @@ impl OffsetMessageId {
         push_hex(out, self.physical_offset.to_be_bytes());
     }
 
+    /// Bytes of the text of any id of this host.
+    pub fn text_bytes(store_host: SocketAddr) -> usize {
+        if store_host.is_ipv4() { 32 } else { 56 }
+    }
+
     /// Any letter case; `None` unless it is hex of one of the two lengths with a 16-bit port.
     pub fn parse(text: &str) -> Option<Self> {
         match text.len() {

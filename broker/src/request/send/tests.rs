@@ -1,4 +1,4 @@
-use rmq_net::codes::response;
+use rmq_net::codes::{request, response};
 
 use crate::testing::{Cores, Disk, Sent};
 
@@ -71,10 +71,12 @@ fn inner_batches_need_their_flag_and_a_topic_for_them() {
     cores.create_topic("B", "4", "6", "+queue.type=BatchCQ");
     for (topic, properties, sys_flag, code) in [
         ("T", &[("INNER_NUM", "2")][..], "0", response::MESSAGE_ILLEGAL),
-        ("T", &[("INNER_NUM", "2")], "64", response::MESSAGE_ILLEGAL),
+        ("T", &[("INNER_NUM", "2")], "128", response::MESSAGE_ILLEGAL),
         ("T", &[], "64", response::MESSAGE_ILLEGAL),
         ("T", &[], "128", response::MESSAGE_ILLEGAL),
         ("B", &[("INNER_NUM", "2")], "0", response::MESSAGE_ILLEGAL),
+        ("B", &[("INNER_NUM", "2")], "64", response::MESSAGE_ILLEGAL),
+        ("B", &[("INNER_NUM", "2")], "128", response::REQUEST_CODE_NOT_SUPPORTED),
         ("B", &[("INNER_NUM", "2")], "192", response::REQUEST_CODE_NOT_SUPPORTED),
         ("B", &[], "0", response::SUCCESS),
     ] {
@@ -83,6 +85,56 @@ fn inner_batches_need_their_flag_and_a_topic_for_them() {
     }
     assert_eq!(batch(&mut cores, &[("INNER_NUM", "2")], "0", "").code, response::MESSAGE_ILLEGAL);
     assert_eq!((stored(&mut cores, "T"), stored(&mut cores, "B")), (0, 1));
+}
+
+#[test]
+fn properties_too_long_for_a_record_are_refused_before_they_are_escaped_again() {
+    let mut cores = Cores::new(2);
+    cores.create_group(r#"{"groupName":"g"}"#);
+    cores.create_topic("%RETRY%g", "4", "6", "");
+    let long = "\u{7f}".repeat(1 << 15);
+    let to_dead_letters = cores.send_with(0, "%RETRY%g", 0, &[("a", &long)], &[("j", "17")], b"x");
+    let plain = cores.send(0, "T", 0, &[("UNIQ_KEY", &long)]);
+    let in_batch = batch(&mut cores, &[("UNIQ_KEY", &long)], "0", "");
+    for refused in [to_dead_letters, plain, in_batch] {
+        assert_eq!(refused.code, response::MESSAGE_ILLEGAL);
+        assert!(refused.remark.contains("32767"), "{}", refused.remark);
+    }
+    assert_eq!((stored(&mut cores, "T"), stored(&mut cores, "%DLQ%g")), (0, 0));
+}
+
+#[test]
+fn a_batch_with_more_ids_than_an_answer_holds_is_refused_whole() {
+    let mut cores = Cores::with_config(2, &[("maxMessageSize", "16777216")]);
+    let few = item("", "").repeat(1000);
+    assert_eq!(cores.send_with(0, "T", 0, &[], &[("m", "true")], &few).code, 0);
+    let many = item("", "").repeat(400_000);
+    let refused = cores.send_with(0, "T", 0, &[], &[("m", "true")], &many);
+    assert_eq!(refused.code, response::MESSAGE_ILLEGAL);
+    assert!(refused.remark.contains("400000") && refused.remark.contains("381300"), "{}", refused.remark);
+    assert_eq!(stored(&mut cores, "T"), 1000);
+}
+
+#[test]
+fn messages_of_a_multi_tag_topic_say_so() {
+    let mut cores = Cores::new(1);
+    let ext = [
+        ("defaultTopic", "TBW102"),
+        ("order", "false"),
+        ("perm", "6"),
+        ("readQueueNums", "1"),
+        ("topic", "M"),
+        ("topicFilterType", "MULTI_TAG"),
+        ("writeQueueNums", "1"),
+    ];
+    assert_eq!(cores.call(0, request::UPDATE_AND_CREATE_TOPIC, &ext, b"").code, 0);
+    let sent = cores.send_with(0, "M", 0, &[], &[("f", "1")], b"body");
+    assert_eq!(sent.code, 0, "{}", sent.remark);
+    let id = sent.ext("msgId").to_owned();
+    let offset = i64::from_str_radix(&id[16..], 16).unwrap().to_string();
+    let viewed = cores.call(0, request::VIEW_MESSAGE_BY_ID, &[("offset", &offset)], b"");
+    let sys_flag = i32::from_be_bytes(viewed.body[36..40].try_into().unwrap());
+    assert_eq!(sys_flag, 3, "compressed, as the client said, and of a topic with many tags");
 }
 
 #[test]
