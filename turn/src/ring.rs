@@ -64,12 +64,12 @@ impl Completion {
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     #[error(
-        "io_uring is not available: the kernel or a seccomp profile refuses it ({0}). Use Linux 6.0 or later, set \
+        "io_uring is not available: the kernel or a seccomp profile refuses it ({0}). Use Linux 6.1 or later, set \
          kernel.io_uring_disabled=0, and in a container allow the io_uring_setup, io_uring_enter and \
          io_uring_register system calls"
     )]
     NotPermitted(io::Error),
-    #[error("io_uring lacks a feature this server needs ({0}): Linux 6.0 or later is required")]
+    #[error("io_uring lacks a feature this server needs ({0}): Linux 6.1 or later is required")]
     TooOld(io::Error),
     #[error(
         "io_uring could not lock its memory ({0}): raise RLIMIT_MEMLOCK to at least 512 KiB per core \
