@@ -103,6 +103,7 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)
             .map_err(RingError::of)?;
@@ -153,6 +154,11 @@ impl Ring {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Whether completions are there, or the kernel has some to post at the next [`enter`](Self::enter). No system call.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        self.uring.submission().taskrun() || !self.uring.completion().is_empty()
     }
 
     pub(crate) fn next_completion(&mut self) -> Option<Completion> {
