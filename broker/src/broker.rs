@@ -683,6 +683,11 @@ impl Broker {
         !self.backlog.is_empty()
     }
 
+    /// Requests that wait for the log.
+    pub fn waiting_count(&self) -> usize {
+        self.waiting_for_log.len()
+    }
+
     /// True while somebody still waits for the log or the disk.
     pub fn is_busy(&self) -> bool {
         !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog()

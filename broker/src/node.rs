@@ -18,6 +18,9 @@ use crate::letter::{Letter, ReplyParcel};
 const TICK: Duration = Duration::from_millis(100);
 const IDLE_SCAN: Duration = Duration::from_secs(10);
 const NAME_SERVER_SCAN: Duration = Duration::from_secs(5);
+/// Up to this many requests that wait for the log, the core answers each as soon as it can; with more, a larger batch
+/// costs the device less and makes nobody wait much longer.
+const FEW_WAITING: usize = 8;
 /// A stop waits this long for replies under way.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -252,6 +255,10 @@ impl App for Node {
 
     fn deadline(&self) -> Option<Instant> {
         Some(self.next_tick)
+    }
+
+    fn is_waited_for_by_few(&self) -> bool {
+        self.services.broker.as_ref().is_none_or(|broker| broker.waiting_count() <= FEW_WAITING)
     }
 
     fn is_finished(&self) -> bool {

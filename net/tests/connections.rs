@@ -79,6 +79,10 @@ impl App for Echo {
         Some(Instant::now() + Duration::from_millis(5))
     }
 
+    fn is_waited_for_by_few(&self) -> bool {
+        true
+    }
+
     fn is_finished(&self) -> bool {
         self.handler.shared.stop.load(Ordering::SeqCst)
     }

@@ -18,9 +18,11 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 const SLEEP_WITH_BACKGROUND: Duration = Duration::from_micros(500);
 /// A core that expects its next completion within this time looks out for it instead of sleeping: falling asleep and
 /// being woken takes 20 to 50 us, as long as a write of a fast device.
-const WATCH_MAX: Duration = Duration::from_micros(150);
+const WATCH_MAX: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock while watching.
-const LOOKS_PER_CLOCK: u32 = 20;
+const LOOKS_PER_CLOCK: u32 = 8;
+/// Pauses between two looks: a processor that shares its core with another leaves it the core meanwhile.
+const PAUSES_PER_LOOK: u32 = 8;
 /// Turns between two yields to background tasks on a busy core.
 const TURNS_PER_YIELD: u32 = 16;
 /// glommio's preempt timer. Shorter values make its executor park with a runnable task now and then.
@@ -41,6 +43,8 @@ pub trait App {
     fn on_turn_end(&mut self, core: &mut Core<Self::Letter>);
     /// When [`on_turn_end`](Self::on_turn_end) must run next even if nothing happens.
     fn deadline(&self) -> Option<Instant>;
+    /// Whether so few wait for this core that answering each at once is better than doing more in one go.
+    fn is_waited_for_by_few(&self) -> bool;
     /// True once the core has nothing left to do and the loop should end.
     fn is_finished(&self) -> bool;
 }
@@ -171,14 +175,8 @@ where
 {
     let index = post.index();
     let ring = Ring::new()?;
-    let mut core = Core {
-        ring,
-        post,
-        clock: Clock::now(),
-        may_watch,
-        usual_wait: SLEEP_MAX,
-        background_count: Rc::default(),
-    };
+    let mut core =
+        Core { ring, post, clock: Clock::now(), may_watch, usual_wait: SLEEP_MAX, background_count: Rc::default() };
     let mut app = make(&mut core)?;
     let mut wake = WakeWatch::default();
     let mut turns_since_yield = 0;
@@ -221,7 +219,7 @@ fn enter<A: App>(core: &mut Core<A::Letter>, app: &A, busy: bool) -> std::io::Re
 }
 
 fn wait<A: App>(core: &mut Core<A::Letter>, app: &A, begin: Instant) -> std::io::Result<()> {
-    if core.may_watch && core.usual_wait < WATCH_MAX * 2 / 3 {
+    if core.may_watch && app.is_waited_for_by_few() && core.usual_wait < WATCH_MAX * 3 / 4 {
         core.ring.enter(None)?;
         if watch(core, begin + WATCH_MAX) {
             return core.ring.enter(None);
@@ -247,7 +245,7 @@ fn watch<L>(core: &mut Core<L>, until: Instant) -> bool {
             if core.ring.has_completions() || core.post.has_mail() {
                 return true;
             }
-            std::hint::spin_loop();
+            (0..PAUSES_PER_LOOK).for_each(|_| std::hint::spin_loop());
         }
         if Instant::now() > until {
             return false;
@@ -333,6 +331,10 @@ mod tests {
 
         fn deadline(&self) -> Option<Instant> {
             None
+        }
+
+        fn is_waited_for_by_few(&self) -> bool {
+            true
         }
 
         fn is_finished(&self) -> bool {
