@@ -250,7 +250,7 @@ impl App for Node {
         }
         self.run_broker(core);
         self.run_name_server(core);
-        self.connections.submit(&mut core.ring);
+        self.connections.submit(&mut core.ring, &mut self.services);
     }
 
     fn deadline(&self) -> Option<Instant> {

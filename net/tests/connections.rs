@@ -71,7 +71,7 @@ impl App for Echo {
         }
         self.connections.close_idle(core.clock.wall_ms, &mut self.handler);
         self.connections.close_unread(core.clock.wall_ms, &mut self.handler);
-        self.connections.submit(&mut core.ring);
+        self.connections.submit(&mut core.ring, &mut self.handler);
         self.handler.shared.open.store(self.connections.open_count(), Ordering::SeqCst);
     }
 
@@ -218,7 +218,7 @@ fn lengths_that_no_frame_has_close_the_connection_and_no_other() {
 fn a_client_that_never_reads_is_not_read_from_and_others_go_on() {
     let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
     // However little may be queued: it is not closed as long as it may still begin to read.
-    let server = Server::start(Limits { outbox_bytes_max: 1, unread_ms_max: 20_000, ..Limits::default() });
+    let server = Server::start(Limits { outbox_bytes_max: 1 << 20, unread_ms_max: 20_000, ..Limits::default() });
     let mut greedy = server.connect();
     greedy.set_nonblocking(true).unwrap();
     // Fills the socket buffers both ways; then the server must stop taking more.

@@ -14,6 +14,8 @@ const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// Buffers are taken only between a completion and its handling in the same turn.
 const RECEIVE_BUFFER_COUNT: u16 = 128;
 const RECEIVE_GROUP: u16 = 1;
+/// Times `outbox_bytes_max` that may be queued on one connection however its client reads.
+const OVERFULL_FACTOR: usize = 4;
 /// A connection that holds room for a large frame may be silent this long while others wait for room.
 const HOARDING_MS_MAX: i64 = 3000;
 
@@ -28,7 +30,8 @@ pub struct Limits {
     pub outbox_bytes_pause: usize,
     /// Replies queued on one connection before it has to show that its client reads.
     pub outbox_bytes_max: usize,
-    /// A connection with more than `outbox_bytes_max` queued whose client takes none of it for this long is closed.
+    /// A connection with more than `outbox_bytes_max` queued whose client takes none of it for this long is closed. One
+    /// with four times as much is closed at once.
     pub unread_ms_max: i64,
     /// Requests of one connection not answered yet before it is not read any more.
     pub open_requests_max: u32,
@@ -264,7 +267,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
     }
 
     /// Ends a turn: one send per connection that has something to say, receives that may go on.
-    pub fn submit(&mut self, ring: &mut Ring) {
+    pub fn submit(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
         for index in std::mem::take(&mut self.to_receive) {
             self.receive(ring, index);
         }
@@ -272,7 +275,12 @@ impl<B: AsRef<[u8]>> Connections<B> {
         for index in to_send.drain(..) {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
             connection.is_queued_to_send = false;
-            self.is_overfull |= connection.queued_bytes() > self.limits.outbox_bytes_max;
+            let queued_bytes = connection.queued_bytes();
+            if queued_bytes > OVERFULL_FACTOR * self.limits.outbox_bytes_max && !connection.is_closing {
+                self.close_unread_connection(index, handler);
+                continue;
+            }
+            self.is_overfull |= queued_bytes > self.limits.outbox_bytes_max;
             self.send(ring, index);
         }
         self.to_send = to_send;
@@ -292,15 +300,21 @@ impl<B: AsRef<[u8]>> Connections<B> {
                 self.is_overfull = true;
                 continue;
             }
+            self.close_unread_connection(index, handler);
+        }
+    }
+
+    fn close_unread_connection(&mut self, index: u32, handler: &mut impl FrameHandler<B>) {
+        if let Some(connection) = self.slots[index as usize].connection.as_ref() {
             tracing::warn!(
                 peer = %connection.peer.address,
                 queued_bytes = connection.queued_bytes(),
                 limit = self.limits.outbox_bytes_max,
-                unread_ms = now_ms - connection.last_drained_ms,
+                unread_ms = self.now_ms - connection.last_drained_ms,
                 "closing a connection whose client does not read its replies"
             );
-            self.begin_close(index, handler);
         }
+        self.begin_close(index, handler);
     }
 
     /// Closes connections idle for longer than the limit.
