@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rmq_turn::{Completion, Core, Ring, Token, opcode, types};
 
-use super::segments::{Segments, ZERO_BYTES};
+use super::segments::{DeviceUse, Segments, ZERO_BYTES};
 use crate::buffer::{BufferPool, SharedBuffer, UniqueBuffer, WriteBytes};
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 use crate::store_dir::{DirectIo, ShardFiles};
@@ -27,7 +27,7 @@ pub struct DriverOptions {
     pub direct_io: DirectIo,
 }
 
-/// A device the log has not written to for this long has time for zeroes.
+/// A device that neither the log nor a reader has used for this long has time for zeroes.
 const DEVICE_IDLE_AFTER: Duration = Duration::from_millis(10);
 
 /// Segments created in the background, with the command that asked for them.
@@ -43,9 +43,8 @@ pub struct RingDriver {
     prepared: Prepared,
     /// Log writes that wait until zeroes for the same blocks have arrived.
     held: VecDeque<StorageCommand>,
-    /// Reads under way.
-    reads: usize,
     last_log_write: Instant,
+    last_read: Instant,
     zeroes: UniqueBuffer,
 }
 
@@ -79,8 +78,8 @@ impl RingDriver {
             free: Vec::new(),
             prepared: Prepared::default(),
             held: VecDeque::new(),
-            reads: 0,
             last_log_write: Instant::now(),
+            last_read: Instant::now(),
             zeroes: BufferPool::new(ZERO_BYTES as usize, 0).take(1),
         })
     }
@@ -97,8 +96,15 @@ impl RingDriver {
         while let Some(command) = shard.next_command() {
             self.submit(core, command, shard);
         }
-        let is_device_idle = self.reads == 0 && core.clock.monotonic > self.last_log_write + DEVICE_IDLE_AFTER;
-        if let Some((segment_start, descriptor, at, len)) = self.segments.next_zeroes(is_device_idle) {
+        let used_until = |last_use: Instant| last_use + DEVICE_IDLE_AFTER;
+        let device = if core.clock.monotonic <= used_until(self.last_log_write) {
+            DeviceUse::Log
+        } else if core.clock.monotonic <= used_until(self.last_read) {
+            DeviceUse::Readers
+        } else {
+            DeviceUse::Idle
+        };
+        if let Some((segment_start, descriptor, at, len)) = self.segments.next_zeroes(device) {
             let entry = opcode::Write::new(types::Fd(descriptor), self.zeroes.as_mut_ptr(), len as u32).offset(at);
             self.push(&mut core.ring, entry.build(), Operation::Zero { segment_start });
         }
@@ -117,7 +123,6 @@ impl RingDriver {
                 shard.complete(id, outcome.map(|bytes| StorageDone::Written { bytes: u64::from(bytes) }));
             }
             Operation::Read { id, into } => {
-                self.reads -= 1;
                 shard.complete(id, outcome.map(|bytes| StorageDone::Read { into, bytes: u64::from(bytes) }));
             }
             Operation::WriteIndex { id, len, vectors, _pages } => {
@@ -168,7 +173,7 @@ impl RingDriver {
                     return shard.complete(id, Err(StorageError::IO));
                 };
                 let entry = opcode::Read::new(types::Fd(descriptor), into.as_mut_ptr(), len).offset(at).build();
-                self.reads += 1;
+                self.last_read = core.clock.monotonic;
                 self.push(&mut core.ring, entry, Operation::Read { id, into });
             }
             CommandKind::WriteIndex { at, pages } => {

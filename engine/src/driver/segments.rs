@@ -29,6 +29,17 @@ pub struct Segment {
     zeroing: Option<(u64, u64)>,
 }
 
+/// Who has used the device lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceUse {
+    /// Nobody: zeroing may take all of it.
+    Idle,
+    /// The log: zeroing keeps pace with it.
+    Log,
+    /// Readers alone: what is not needed yet can wait.
+    Readers,
+}
+
 #[derive(Default)]
 pub struct Segments {
     open: BTreeMap<u64, Segment>,
@@ -64,12 +75,14 @@ impl Segments {
         true
     }
 
-    /// The next zeroes to write: segment, descriptor, offset, length. `is_device_idle`: neither the log nor a reader
-    /// has used it for a while.
-    pub fn next_zeroes(&mut self, is_device_idle: bool) -> Option<(u64, RawFd, u64, u64)> {
-        if !(is_device_idle || self.allowance_bytes >= ZERO_BYTES)
-            || self.open.values().any(|segment| segment.zeroing.is_some())
-        {
+    /// The next zeroes to write: segment, descriptor, offset, length.
+    pub fn next_zeroes(&mut self, device: DeviceUse) -> Option<(u64, RawFd, u64, u64)> {
+        let may_go_on = match device {
+            DeviceUse::Idle => true,
+            DeviceUse::Log => self.allowance_bytes >= ZERO_BYTES,
+            DeviceUse::Readers => false,
+        };
+        if !may_go_on || self.open.values().any(|segment| segment.zeroing.is_some()) {
             return None;
         }
         let (start, segment) = self.open.iter_mut().find(|(_, segment)| segment.zero_next < segment.len_bytes)?;
@@ -109,7 +122,7 @@ mod tests {
     #[test]
     fn a_log_write_never_overlaps_zeroes_in_flight() {
         let mut segments = segments();
-        let (start, _, from, len) = segments.next_zeroes(true).unwrap();
+        let (start, _, from, len) = segments.next_zeroes(DeviceUse::Idle).unwrap();
         assert_eq!((start, from), (0, 0), "a fresh segment is zeroed from its start");
         assert!(!segments.begin_write(0, 4096, 4096));
         assert!(segments.begin_write(0, len, 4096), "the next blocks are free");
@@ -123,7 +136,7 @@ mod tests {
         assert!(segments.begin_write(0, 0, 8 << 20));
         let mut zeroed = 0;
         let mut first = None;
-        while let Some((_, _, from, len)) = segments.next_zeroes(true) {
+        while let Some((_, _, from, len)) = segments.next_zeroes(DeviceUse::Idle) {
             first.get_or_insert(from);
             zeroed += len;
             segments.zeroed(0, true);
@@ -135,15 +148,16 @@ mod tests {
     #[test]
     fn beside_a_busy_log_zeroing_keeps_its_pace() {
         let mut segments = segments();
-        assert!(segments.next_zeroes(false).is_none(), "an unused segment can wait");
+        assert!(segments.next_zeroes(DeviceUse::Log).is_none(), "an unused segment can wait");
         let written = 16 * ZERO_BYTES;
         assert!(segments.begin_write(0, 0, written));
+        assert!(segments.next_zeroes(DeviceUse::Readers).is_none(), "what is zeroed already will do for a while");
         let mut zeroed = 0;
-        while let Some((_, _, _, len)) = segments.next_zeroes(false) {
+        while let Some((_, _, _, len)) = segments.next_zeroes(DeviceUse::Log) {
             zeroed += len;
             segments.zeroed(0, true);
         }
         assert_eq!(zeroed, written / 2 * 3);
-        assert!(segments.next_zeroes(true).is_some(), "an idle device has room for more");
+        assert!(segments.next_zeroes(DeviceUse::Idle).is_some(), "an idle device has room for more");
     }
 }
