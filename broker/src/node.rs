@@ -23,6 +23,8 @@ const NAME_SERVER_SCAN: Duration = Duration::from_secs(5);
 const FEW_WAITING: usize = 8;
 /// A stop waits this long for replies under way.
 const DRAIN: Duration = Duration::from_secs(3);
+/// And then this long for the snapshot that makes the next start quick.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(30);
 
 /// The process asking its cores to stop: 0 run, 1 drain and stop.
 #[derive(Clone, Default)]
@@ -76,6 +78,8 @@ pub struct Node {
     disk: Option<RingDriver>,
     stop: StopFlag,
     stopping_since: Option<Instant>,
+    /// Since when every reply is out and the shard takes its last snapshot.
+    drained_since: Option<Instant>,
     next_core: usize,
     next_tick: Instant,
     next_idle_scan: Instant,
@@ -99,6 +103,7 @@ impl Node {
             disk,
             stop,
             stopping_since: None,
+            drained_since: None,
             next_core: 0,
             next_tick: now,
             next_idle_scan: now + IDLE_SCAN,
@@ -176,6 +181,19 @@ impl Node {
         }
     }
 
+    /// On the way out: once nobody waits for a reply any more, asks the shard for its last snapshot.
+    fn run_stop(&mut self, now: Instant) {
+        let Some(since) = self.stopping_since.filter(|_| self.drained_since.is_none()) else { return };
+        let is_busy = self.connections.is_sending() || self.services.broker.as_ref().is_some_and(Broker::is_busy);
+        let stopping_for = now - since;
+        if !is_busy && stopping_for > Duration::from_millis(200) || stopping_for > DRAIN {
+            self.drained_since = Some(now);
+            if let Some(broker) = &mut self.services.broker {
+                broker.shard.want_snapshot();
+            }
+        }
+    }
+
     fn run_timers(&mut self, core: &mut Core<Letter>) {
         let now = core.clock.monotonic;
         if now >= self.next_tick {
@@ -245,6 +263,7 @@ impl App for Node {
             self.listeners.iter_mut().for_each(|listener| listener.arm(&mut core.ring));
         }
         self.run_timers(core);
+        self.run_stop(core.clock.monotonic);
         if self.connections.has_stalled() {
             self.connections.resume(&mut core.ring, &mut self.services);
         }
@@ -262,9 +281,9 @@ impl App for Node {
     }
 
     fn is_finished(&self) -> bool {
-        let Some(since) = self.stopping_since else { return false };
-        let is_busy = self.connections.is_sending() || self.services.broker.as_ref().is_some_and(Broker::is_busy);
-        !is_busy && since.elapsed() > Duration::from_millis(200) || since.elapsed() > DRAIN
+        let Some(since) = self.drained_since else { return false };
+        let is_taking_snapshot = self.services.broker.as_ref().is_some_and(|broker| broker.shard.is_taking_snapshot());
+        !is_taking_snapshot || since.elapsed() > SNAPSHOT_WAIT
     }
 }
 

@@ -58,7 +58,10 @@ impl Block {
                 .recovered
                 .iter()
                 .fold((0, 0), |(messages, batches), found| (messages + found.messages, batches + found.batches));
-            self.add("shards", format!("{}, {messages} messages in {batches} batches found", store.shards));
+            self.add(
+                "shards",
+                format!("{}, {messages} messages in {batches} batches read behind the last snapshots", store.shards),
+            );
             const MIB: u64 = 1 << 20;
             self.add("memory bound", format!("{} MiB, cores: {}", report.memory_bytes_max / MIB, report.cores));
         }

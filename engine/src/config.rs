@@ -20,6 +20,8 @@ pub const QUEUE_COUNT_MAX: u32 = 65_536;
 pub const EXAMINED_ROWS_MIN: u32 = 800;
 /// Milliseconds after which a segment that could not be prepared is asked for again.
 pub const PREPARE_RETRY_MS: i64 = 1000;
+/// Milliseconds after which a snapshot that could not be written is tried again.
+pub const SNAPSHOT_RETRY_MS: i64 = 60_000;
 
 /// What the acknowledgement of an append promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,9 @@ pub struct ShardConfig {
     pub eager_write_bytes: u64,
     /// Bytes appended but not yet durable. Full: appends are refused with `BatchFull` until writes complete.
     pub undurable_bytes_max: u64,
+    /// Bytes of log after which a new snapshot is taken: what a start after a crash replays at most, about. More while
+    /// snapshots are so large that this would write more snapshot than a quarter of the log.
+    pub snapshot_log_bytes: u64,
 }
 
 impl ShardConfig {
@@ -104,6 +109,7 @@ impl ShardConfig {
             index_bytes_max: 96 * MIB,
             eager_write_bytes: 32 * KIB,
             undurable_bytes_max: 64 * MIB,
+            snapshot_log_bytes: 1024 * MIB,
         }
     }
 }

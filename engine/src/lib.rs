@@ -23,6 +23,7 @@ mod offsets;
 mod position;
 mod segments;
 mod shard;
+mod snapshot;
 mod storage;
 pub mod store_dir;
 

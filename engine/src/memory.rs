@@ -13,6 +13,8 @@ use crate::storage::{CommandKind, StorageCommand, StorageDone};
 pub struct MemoryStorage {
     segments: BTreeMap<u64, Vec<u8>>,
     index: Vec<u8>,
+    snapshots: BTreeMap<u64, Vec<u8>>,
+    unfinished_snapshot: Vec<u8>,
 }
 
 impl MemoryStorage {
@@ -71,6 +73,16 @@ impl MemoryStorage {
                 self.segments.entry(segment_start).or_default();
                 StorageDone::SegmentReady
             }
+            CommandKind::WriteSnapshot { at, bytes, .. } => {
+                self.unfinished_snapshot.truncate(at as usize);
+                self.unfinished_snapshot.extend_from_slice(&bytes);
+                StorageDone::SnapshotWritten
+            }
+            CommandKind::PublishSnapshot { start, keep_from, .. } => {
+                self.snapshots.insert(start, std::mem::take(&mut self.unfinished_snapshot));
+                self.snapshots.retain(|start, _| keep_from <= *start);
+                StorageDone::SnapshotWritten
+            }
         };
         shard.complete(command.id, Ok(done));
     }
@@ -109,6 +121,19 @@ impl LogSource for MemoryStorage {
     }
 
     fn make_stable(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn snapshots(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.snapshots.keys().copied().collect())
+    }
+
+    fn read_snapshot(&mut self, start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        Ok(read_at(self.snapshots.get(&start).ok_or(io::ErrorKind::NotFound)?, at, into))
+    }
+
+    fn remove_snapshot(&mut self, start: u64) -> io::Result<()> {
+        self.snapshots.remove(&start);
         Ok(())
     }
 }

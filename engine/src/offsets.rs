@@ -1,8 +1,7 @@
 //! Consumer offsets and settings: small state, folded from the log.
 
 use std::collections::BTreeMap;
-
-use rustc_hash::FxHashMap;
+use std::ops::Bound;
 
 use crate::position::LogPosition;
 
@@ -14,10 +13,10 @@ struct Committed {
     end: LogPosition,
 }
 
-/// How far each group has consumed each queue.
+/// How far each group has consumed each queue. Ordered, so that a snapshot can go through it in pieces.
 #[derive(Default)]
 pub(crate) struct Offsets {
-    groups: FxHashMap<Box<str>, FxHashMap<Box<str>, Vec<Committed>>>,
+    groups: BTreeMap<Box<str>, BTreeMap<Box<str>, Vec<Committed>>>,
 }
 
 impl Offsets {
@@ -31,7 +30,7 @@ impl Offsets {
 
     pub fn set(&mut self, group: &str, topic: &str, queue_id: u32, offset: i64, end: LogPosition) {
         if !self.groups.contains_key(group) {
-            self.groups.insert(group.into(), FxHashMap::default());
+            self.groups.insert(group.into(), BTreeMap::new());
         }
         let Some(topics) = self.groups.get_mut(group) else {
             return;
@@ -67,6 +66,25 @@ impl Offsets {
         });
     }
 
+    /// The group and topic behind `after` (or else the first), and the group's offsets there: queue id, offset, where
+    /// the record that says so ends.
+    pub fn next(
+        &self,
+        after: Option<(&str, &str)>,
+    ) -> Option<(&str, &str, impl Iterator<Item = (u32, i64, LogPosition)>)> {
+        let in_group = after.and_then(|(group, topic)| {
+            let (group, topics) = self.groups.get_key_value(group)?;
+            let (topic, queues) = topics.range::<str, _>((Bound::Excluded(topic), Bound::Unbounded)).next()?;
+            Some((group, topic, queues))
+        });
+        let (group, topic, queues) = in_group.or_else(|| {
+            let from = after.map_or(Bound::Unbounded, |(group, _)| Bound::Excluded(group));
+            let mut groups = self.groups.range::<str, _>((from, Bound::Unbounded));
+            groups.find_map(|(group, topics)| topics.first_key_value().map(|(topic, queues)| (group, topic, queues)))
+        })?;
+        Some((group, topic, queues.iter().map(|entry| (entry.queue_id, entry.offset, entry.end))))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, u32, i64)> {
         self.groups.iter().flat_map(|(group, topics)| {
             topics.iter().flat_map(move |(topic, queues)| {
@@ -97,7 +115,61 @@ impl Settings {
         }
     }
 
+    /// The setting behind `after` (or else the first): kind, key, value.
+    pub fn next(&self, after: Option<(u8, &str)>) -> Option<(u8, &str, &[u8])> {
+        let in_kind = after.and_then(|(kind, key)| {
+            let mut values = self.kinds.get(&kind)?.range::<str, _>((Bound::Excluded(key), Bound::Unbounded));
+            values.next().map(|(key, value)| (kind, key, value))
+        });
+        let (kind, key, value) = in_kind.or_else(|| {
+            let from = after.map_or(Bound::Unbounded, |(kind, _)| Bound::Excluded(kind));
+            let mut kinds = self.kinds.range((from, Bound::Unbounded));
+            kinds.find_map(|(kind, values)| values.first_key_value().map(|(key, value)| (*kind, key, value)))
+        })?;
+        Some((kind, key, value))
+    }
+
     pub fn of_kind(&self, kind: u8) -> impl Iterator<Item = (&str, &[u8])> {
         self.kinds.get(&kind).into_iter().flatten().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_offsets_are_met_one_after_the_other() {
+        let mut offsets = Offsets::default();
+        for (group, topic) in [("b", "T"), ("a", "U"), ("a", "T"), ("c", "T")] {
+            offsets.set(group, topic, 1, 5, LogPosition::new(9));
+        }
+        offsets.remove_group("b");
+        let mut met = Vec::new();
+        let mut after = None;
+        while let Some((group, topic, queues)) = offsets.next(after) {
+            assert_eq!(queues.collect::<Vec<_>>(), [(1, 5, LogPosition::new(9))]);
+            met.push((group, topic));
+            after = Some((group, topic));
+        }
+        assert_eq!(met, [("a", "T"), ("a", "U"), ("c", "T")]);
+        assert!(offsets.next(Some(("b", "X"))).is_some_and(|(group, _, _)| group == "c"), "what went away is passed");
+    }
+
+    #[test]
+    fn all_settings_are_met_one_after_the_other() {
+        let mut settings = Settings::default();
+        for (kind, key) in [(2, "b"), (1, "z"), (2, "a"), (7, "a")] {
+            settings.put(kind, key, b"v");
+        }
+        settings.remove(1, "z");
+        let mut met = Vec::new();
+        let mut after = None;
+        while let Some((kind, key, _)) = settings.next(after) {
+            met.push((kind, key));
+            after = Some((kind, key));
+        }
+        assert_eq!(met, [(2, "a"), (2, "b"), (7, "a")]);
+        assert!(settings.next(Some((3, "x"))).is_some_and(|(kind, _, _)| kind == 7));
     }
 }

@@ -8,7 +8,7 @@ enum State {
     Ready,
     Wanted,
     Preparing,
-    Failed { error: StorageError, retry_at_ms: i64 },
+    Failed { error: StorageError, at_ms: i64 },
 }
 
 /// The segments the log will be written to. Few: the current one and the next.
@@ -51,7 +51,8 @@ impl Segments {
         let missing = self.states.iter_mut().filter(|(_, state)| !matches!(state, State::Ready));
         let (start, state) = missing.min_by_key(|(start, _)| *start)?;
         match state {
-            State::Failed { retry_at_ms, .. } if now_ms < *retry_at_ms => return None,
+            // A clock that was set back must not make the wait longer.
+            State::Failed { at_ms, .. } if (*at_ms..*at_ms + PREPARE_RETRY_MS).contains(&now_ms) => return None,
             State::Ready | State::Preparing => return None,
             State::Wanted | State::Failed { .. } => *state = State::Preparing,
         }
@@ -64,7 +65,7 @@ impl Segments {
         };
         *state = match result {
             Ok(()) => State::Ready,
-            Err(error) => State::Failed { error, retry_at_ms: now_ms.saturating_add(PREPARE_RETRY_MS) },
+            Err(error) => State::Failed { error, at_ms: now_ms },
         };
     }
 

@@ -7,6 +7,8 @@
 mod append;
 mod fetch;
 mod recover;
+mod restore;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,6 +52,7 @@ enum Outstanding {
     WriteIndex { at: u64, count: usize },
     ReadIndex { at: u64 },
     Prepare { segment_start: u64 },
+    Snapshot,
 }
 
 impl Commands {
@@ -66,6 +69,7 @@ impl Commands {
             CommandKind::WriteIndex { at, pages } => Outstanding::WriteIndex { at: *at, count: pages.len() },
             CommandKind::ReadIndex { at, .. } => Outstanding::ReadIndex { at: *at },
             CommandKind::PrepareSegment { segment_start, .. } => Outstanding::Prepare { segment_start: *segment_start },
+            CommandKind::WriteSnapshot { .. } | CommandKind::PublishSnapshot { .. } => Outstanding::Snapshot,
         };
         let id = self.next_id();
         self.last_id = id.0;
@@ -82,6 +86,7 @@ pub struct ShardCounters {
     pub log_writes: u64,
     pub log_bytes_written: u64,
     pub index_writes: u64,
+    pub snapshots: u64,
     pub reads: ReadCounters,
 }
 
@@ -101,6 +106,7 @@ pub struct Shard {
     pages: IndexPages,
     offsets: Offsets,
     settings: Settings,
+    snapshots: snapshot::Snapshots,
     commands: Commands,
     ready: VecDeque<Ticket>,
     arrivals: VecDeque<(Arc<str>, u32)>,
@@ -179,6 +185,43 @@ impl Shard {
         self.settings.of_kind(kind)
     }
 
+    /// A checksum of all that the log adds up to: the same for two shards that have folded the same log, by whatever
+    /// way and with whatever snapshots. Walks everything; for tests and for comparing copies.
+    pub fn state_digest(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut add = |name: &str, numbers: &[i64], bytes: &[u8]| {
+            hasher.update(&(name.len() as u64).to_be_bytes());
+            hasher.update(name.as_bytes());
+            numbers.iter().for_each(|number| hasher.update(&number.to_be_bytes()));
+            hasher.update(&(bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        // A queue that nothing was ever appended to is in memory only.
+        let mut queues: Vec<_> = self.queues.all().filter(|queue| queue.next > 0).collect();
+        queues.sort_unstable_by_key(|queue| (&queue.topic, queue.queue_id));
+        for queue in queues {
+            add(&queue.topic, &[queue.queue_id.into(), queue.min, queue.base, queue.next], &[]);
+            for page in &queue.pages {
+                add("", &[page.checksum.into(), page.first_position as i64, page.first_store_time_ms], &[]);
+            }
+            queue.open.iter().for_each(|row| add("", &[], &row.encode()));
+        }
+        let mut after = None;
+        while let Some((group, topic, queues)) = self.offsets.next(after) {
+            let mut queues: Vec<_> = queues.map(|(queue_id, offset, _)| [queue_id.into(), offset]).collect();
+            queues.sort_unstable();
+            add(group, &[], topic.as_bytes());
+            queues.iter().for_each(|numbers| add("", numbers, &[]));
+            after = Some((group, topic));
+        }
+        let mut after = None;
+        while let Some((kind, key, value)) = self.settings.next(after) {
+            add(key, &[kind.into()], value);
+            after = Some((kind, key));
+        }
+        hasher.finalize()
+    }
+
     /// Something that waited for storage and should ask again. May name what has been answered meanwhile.
     pub fn ready(&mut self) -> Option<Ticket> {
         self.ready.pop_front()
@@ -213,6 +256,7 @@ impl Shard {
                 self.counters.index_writes += 1;
                 self.commands.issue(write);
             }
+            self.pump_snapshot();
         }
         while let Some(read) = self.reader.next_read(&mut self.pool) {
             self.commands.issue(read);
@@ -291,6 +335,7 @@ impl Shard {
                 }
                 self.segments.on_prepared(segment_start, result.map(|_| ()), self.now_ms);
             }
+            Outstanding::Snapshot => self.on_snapshot_written(result.map(|_| ())),
         }
     }
 

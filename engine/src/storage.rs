@@ -39,13 +39,20 @@ pub enum CommandKind {
         into: UniqueBuffer,
     },
     /// Write pages of the index file, one behind the other from `at`. Answer with [`StorageDone::IndexWritten`].
-    /// The file is derived data: it needs no sync and is rebuilt at every start.
+    /// The file is derived data: it needs no sync but by [`Self::PublishSnapshot`].
     WriteIndex { at: u64, pages: Vec<SharedBuffer> },
     /// Read one page of the index file (as long as the buffer). Answer with [`StorageDone::IndexRead`].
     ReadIndex { at: u64, into: UniqueBuffer },
     /// Have the segment's file exist with its full length, ideally written once. Until the answer,
     /// [`StorageDone::SegmentReady`], the shard holds writes to it back.
     PrepareSegment { segment_start: u64, len_bytes: u64 },
+    /// Write a piece of the unfinished snapshot named by its position in the log; `at` 0 begins it anew. Answer with
+    /// [`StorageDone::SnapshotWritten`].
+    WriteSnapshot { start: u64, at: u64, bytes: Vec<u8> },
+    /// Make the unfinished snapshot count, as a whole or not at all, after the log from `start` to `log_end`, the index
+    /// and the snapshot are on stable media; then remove snapshots before `keep_from`. Answer with
+    /// [`StorageDone::SnapshotWritten`].
+    PublishSnapshot { start: u64, log_end: u64, keep_from: u64 },
 }
 
 /// A command that succeeded.
@@ -65,6 +72,7 @@ pub enum StorageDone {
         into: UniqueBuffer,
     },
     SegmentReady,
+    SnapshotWritten,
 }
 
 /// A command that failed, as the operating system said it.

@@ -4,7 +4,8 @@
 //!   DIR/lock                     held by the running broker (flock); names its process
 //!   DIR/manifest                 format version, shard count, sizes, epoch
 //!   DIR/shard-00/log/<20 digits> log segments, named by the position of their first byte
-//!   DIR/shard-00/index           consume-queue pages; derived, made anew at every start
+//!   DIR/shard-00/snapshot-<20 digits>  what the log up to about that position adds up to; the last two are kept
+//!   DIR/shard-00/index           consume-queue pages, believed only as far as a snapshot or the log vouches for them
 //! ```
 //!
 //! Everything here may block: it is used at start (and by the background job that prepares segments), never by a turn.

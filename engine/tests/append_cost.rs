@@ -68,6 +68,7 @@ fn complete_all(shard: &mut Shard) {
             CommandKind::Write { data, .. } => StorageDone::Written { bytes: data.len() as u64 },
             CommandKind::WriteIndex { .. } => StorageDone::IndexWritten,
             CommandKind::PrepareSegment { .. } => StorageDone::SegmentReady,
+            CommandKind::WriteSnapshot { .. } | CommandKind::PublishSnapshot { .. } => StorageDone::SnapshotWritten,
             CommandKind::Read { .. } | CommandKind::ReadIndex { .. } => {
                 unreachable!("nothing is read")
             }

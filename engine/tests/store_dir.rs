@@ -105,6 +105,14 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
                     files.open_index(direct_io).unwrap().read_exact_at(into.as_mut_slice(), at).unwrap();
                     StorageDone::IndexRead { into }
                 }
+                CommandKind::WriteSnapshot { at, bytes, .. } => {
+                    files.write_snapshot(at, &bytes).unwrap();
+                    StorageDone::SnapshotWritten
+                }
+                CommandKind::PublishSnapshot { start, log_end, keep_from } => {
+                    files.publish_snapshot(start, log_end, keep_from).unwrap();
+                    StorageDone::SnapshotWritten
+                }
             };
             shard.complete(command.id, Ok(done));
         }
@@ -118,15 +126,20 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
 fn a_shard_comes_back_from_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let body = [7; 700];
-    for round in 0..3 {
+    let mut snapshots = Vec::new();
+    for round in 0..4 {
         let store = open(dir.path()).unwrap();
         let mut files = store.shard_files(1);
         let mut config = ShardConfig::new(1, store.epoch());
         config.geometry = store.geometry();
         (config.tail_bytes_max, config.index_bytes_max) = (0, 0);
         let (mut shard, recovered) = Shard::recover(config, &mut files).unwrap();
-        assert_eq!(recovered.messages, round * 500);
-        for _ in 0..500 {
+        assert_eq!(recovered.messages, if round == 0 { 0 } else { 100 }, "the snapshot leaves little to replay");
+        assert_eq!(shard.bounds("T", 0).max, round * 500);
+        for sent in 0..500 {
+            if sent == 400 {
+                shard.want_snapshot();
+            }
             let draft = MessageDraft {
                 topic: "T",
                 queue_id: 0,
@@ -157,5 +170,8 @@ fn a_shard_comes_back_from_its_files() {
             let record = Record::decode(slices[0].as_ref()).unwrap();
             assert_eq!((record.queue_offset, record.body), (offset, &body[..]));
         }
+        let names = fs::read_dir(dir.path().join("shard-01")).unwrap().map(|entry| entry.unwrap().file_name());
+        snapshots = names.filter(|name| name.to_string_lossy().starts_with("snapshot")).collect();
     }
+    assert_eq!(snapshots.len(), 2, "the last two snapshots are kept: {snapshots:?}");
 }

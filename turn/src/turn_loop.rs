@@ -1,11 +1,11 @@
 //! The loop itself: what happens in a turn, when a core sleeps, and what shares its thread.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use io_uring::{opcode, types};
 
 use crate::mesh::{Mesh, Post, Wake};
@@ -74,6 +74,8 @@ pub struct Core<L> {
     /// Running mean of how long the core waited when it had nothing to do.
     usual_wait: Duration,
     background_count: Rc<Cell<usize>>,
+    is_guarded: Rc<Cell<bool>>,
+    background_queue: OnceCell<TaskQueueHandle>,
 }
 
 impl<L> Core<L> {
@@ -85,21 +87,22 @@ impl<L> Core<L> {
     /// It tells the app about its end by whatever it captured; the loop wakes within a millisecond of it.
     pub fn spawn_background(&self, work: impl Future<Output = ()> + 'static) {
         let count = self.background_count.clone();
-        if count.get() == 0 {
-            let guarded = count.clone();
+        count.set(count.get() + 1);
+        if !self.is_guarded.replace(true) {
+            let (guarded, is_guarded) = (count.clone(), self.is_guarded.clone());
             glommio::spawn_local(async move {
                 // Its timer ends a park that glommio entered although a task was runnable.
-                loop {
+                while guarded.get() > 0 {
                     glommio::timer::sleep(GUARD_PERIOD).await;
-                    if guarded.get() == 0 {
-                        break;
-                    }
                 }
+                is_guarded.set(false);
             })
             .detach();
         }
-        count.set(count.get() + 1);
-        let queue = glommio::executor().create_task_queue(Shares::Static(100), Latency::NotImportant, "background");
+        // One for all: glommio never takes a queue away again.
+        let queue = *self.background_queue.get_or_init(|| {
+            glommio::executor().create_task_queue(Shares::Static(100), Latency::NotImportant, "background")
+        });
         let task = async move {
             work.await;
             count.set(count.get() - 1);
@@ -175,8 +178,16 @@ where
 {
     let index = post.index();
     let ring = Ring::new()?;
-    let mut core =
-        Core { ring, post, clock: Clock::now(), may_watch, usual_wait: SLEEP_MAX, background_count: Rc::default() };
+    let mut core = Core {
+        ring,
+        post,
+        clock: Clock::now(),
+        may_watch,
+        usual_wait: SLEEP_MAX,
+        background_count: Rc::default(),
+        is_guarded: Rc::default(),
+        background_queue: OnceCell::new(),
+    };
     let mut app = make(&mut core)?;
     let mut wake = WakeWatch::default();
     let mut turns_since_yield = 0;

@@ -423,8 +423,8 @@ mod tests {
         let bytes = encoded(&draft, &PLACEMENT());
         let record = Record::decode(&bytes).unwrap();
         assert_eq!(record.sys_flag, STORE_HOST_V6);
-        assert_eq!(record.born_host, "1.2.3.4:1".parse().unwrap());
-        assert_eq!(record.store_host, "[::1]:2".parse().unwrap());
+        assert_eq!(record.born_host, "1.2.3.4:1".parse::<SocketAddr>().unwrap());
+        assert_eq!(record.store_host, "[::1]:2".parse::<SocketAddr>().unwrap());
     }
 
     #[test]

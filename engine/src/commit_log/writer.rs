@@ -108,6 +108,8 @@ pub(crate) struct LogWriter {
     appended_end: u64,
     durable: u64,
     previous_checksum: u32,
+    /// Epoch of the last sealed batch; 0 before the first.
+    sealed_epoch: u64,
     writes: VecDeque<SealedWrite>,
     in_flight: usize,
     spare_touched: Vec<Vec<Touched>>,
@@ -135,6 +137,7 @@ impl LogWriter {
             appended_end: end.position,
             durable: end.position,
             previous_checksum: end.checksum,
+            sealed_epoch: end.epoch,
             writes: VecDeque::new(),
             in_flight: 0,
             spare_touched: Vec::new(),
@@ -148,6 +151,16 @@ impl LogWriter {
     /// Where the last appended record ends.
     pub fn appended_end(&self) -> LogPosition {
         LogPosition::new(self.appended_end)
+    }
+
+    /// End of the last sealed batch.
+    pub fn sealed_end(&self) -> u64 {
+        self.sealed_end
+    }
+
+    /// Checksum and epoch of the last sealed batch; zeros before the first.
+    pub fn last_sealed(&self) -> (u32, u64) {
+        (self.previous_checksum, self.sealed_epoch)
     }
 
     pub fn undurable_bytes(&self) -> u64 {
@@ -258,6 +271,7 @@ impl LogWriter {
         let state = WriteState::Held(CommandKind::Write { segment_start, at, data, sync });
         self.writes.push_back(SealedWrite { segment_start, end: batch.end, len, touched, state });
         self.sealed_end = batch.end;
+        self.sealed_epoch = self.epoch;
         self.batch_number += 1;
     }
 

@@ -1,5 +1,7 @@
 //! One row of a consume queue, and the page that holds 128 of them.
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use crate::buffer::BLOCK_BYTES;
 
 /// Rows in one page of the index file.
@@ -16,7 +18,7 @@ pub(crate) const ROWS_PER_PAGE: usize = BLOCK_BYTES / Row::SIZE_BYTES;
 /// | 28 |     4 | reserved        | 0                                              |
 ///
 /// Pages are written only when full, so every row of a page on disk is a real one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub position: u64,
     pub tags_code: i64,

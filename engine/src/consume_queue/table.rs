@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rkyv::{Archive, Deserialize, Serialize};
 use rustc_hash::FxHashMap;
 
 use crate::config::QUEUE_COUNT_MAX;
@@ -15,14 +16,18 @@ pub struct Bounds {
 }
 
 /// A full page of rows in the index file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageEntry {
     pub page: u32,
+    /// CRC-32 of the page: the file is derived data and written without care, so nothing in it is believed unchecked.
+    pub checksum: u32,
+    /// Position of the first row's record.
+    pub first_position: u64,
     pub first_store_time_ms: i64,
 }
 
 /// Names a queue without its topic's name. Stays wrong for ever once the queue is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct QueueRef {
     index: u32,
     generation: u32,
@@ -31,7 +36,8 @@ pub(crate) struct QueueRef {
 pub(crate) struct Queue {
     pub topic: Arc<str>,
     pub queue_id: u32,
-    generation: u32,
+    /// Tells the queue from others that had its place in the table.
+    pub generation: u32,
     /// Smallest readable offset.
     pub min: i64,
     /// Offset of the very first row in `pages` (or `open`).
@@ -156,17 +162,35 @@ impl QueueTable {
         self.slab.iter().flatten()
     }
 
+    /// Places for queues, some of them free. A queue keeps its place.
+    pub fn slots(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn in_slot(&self, slot: usize) -> Option<&Queue> {
+        self.slab.get(slot)?.as_ref()
+    }
+
     /// Takes all queues of the topic out.
     pub fn remove_topic(&mut self, topic: &str) -> Vec<Queue> {
         let ids = self.topics.remove(topic).unwrap_or_default();
-        let mut removed = Vec::new();
-        for index in ids {
-            if let Some(queue) = self.slab.get_mut(index as usize).and_then(Option::take) {
-                self.free.push(index);
-                removed.push(queue);
-            }
+        ids.into_iter().filter_map(|index| self.take_out(index)).collect()
+    }
+
+    /// Takes one queue out.
+    pub fn remove_queue(&mut self, topic: &str, queue_id: u32) -> Option<Queue> {
+        let ids = self.topics.get_mut(topic)?;
+        let index = std::mem::replace(ids.get_mut(queue_id as usize)?, NONE);
+        if ids.iter().all(|index| *index == NONE) {
+            self.topics.remove(topic);
         }
-        removed
+        self.take_out(index)
+    }
+
+    fn take_out(&mut self, index: u32) -> Option<Queue> {
+        let queue = self.slab.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        Some(queue)
     }
 }
 

@@ -30,8 +30,13 @@ pub struct DriverOptions {
 /// A device that neither the log nor a reader has used for this long has time for zeroes.
 const DEVICE_IDLE_AFTER: Duration = Duration::from_millis(10);
 
-/// Segments created in the background, with the command that asked for them.
-type Prepared = Rc<RefCell<VecDeque<(CommandId, u64, u64, io::Result<File>)>>>;
+/// What background tasks have finished, with the commands that asked for it.
+type Finished = Rc<RefCell<VecDeque<(CommandId, BackgroundDone)>>>;
+
+enum BackgroundDone {
+    Segment { start: u64, len_bytes: u64, file: io::Result<File> },
+    Snapshot(io::Result<()>),
+}
 
 pub struct RingDriver {
     files: Arc<ShardFiles>,
@@ -40,7 +45,7 @@ pub struct RingDriver {
     index: File,
     operations: Vec<Option<Operation>>,
     free: Vec<u32>,
-    prepared: Prepared,
+    finished: Finished,
     /// Log writes that wait until zeroes for the same blocks have arrived.
     held: VecDeque<StorageCommand>,
     last_log_write: Instant,
@@ -76,7 +81,7 @@ impl RingDriver {
             index,
             operations: Vec::new(),
             free: Vec::new(),
-            prepared: Prepared::default(),
+            finished: Finished::default(),
             held: VecDeque::new(),
             last_log_write: Instant::now(),
             last_read: Instant::now(),
@@ -86,7 +91,7 @@ impl RingDriver {
 
     /// Ends a turn: lets the shard decide what to write and read, and submits it.
     pub fn run<L>(&mut self, core: &mut Core<L>, shard: &mut Shard) {
-        self.take_prepared(shard);
+        self.take_finished(shard);
         shard.pump(core.clock.wall_ms);
         for _ in 0..self.held.len() {
             if let Some(command) = self.held.pop_front() {
@@ -196,6 +201,14 @@ impl RingDriver {
             CommandKind::PrepareSegment { segment_start, len_bytes } => {
                 self.prepare(core, id, segment_start, len_bytes, shard);
             }
+            CommandKind::WriteSnapshot { at, bytes, .. } => {
+                self.in_background(core, id, move |files| BackgroundDone::Snapshot(files.write_snapshot(at, &bytes)));
+            }
+            CommandKind::PublishSnapshot { start, log_end, keep_from } => {
+                self.in_background(core, id, move |files| {
+                    BackgroundDone::Snapshot(files.publish_snapshot(start, log_end, keep_from))
+                });
+            }
         }
     }
 
@@ -203,32 +216,47 @@ impl RingDriver {
         if self.segments.descriptor(segment_start).is_some() {
             return shard.complete(id, Ok(StorageDone::SegmentReady));
         }
-        let (files, direct_io) = (self.files.clone(), self.direct_io);
-        let prepared = self.prepared.clone();
-        core.spawn_background(async move {
-            let create = move || files.create_segment(segment_start, direct_io);
-            let file = rmq_turn::run_blocking(create).await;
-            prepared.borrow_mut().push_back((id, segment_start, len_bytes, file));
+        let direct_io = self.direct_io;
+        self.in_background(core, id, move |files| {
+            let file = files.create_segment(segment_start, direct_io);
+            BackgroundDone::Segment { start: segment_start, len_bytes, file }
         });
     }
 
-    fn take_prepared(&mut self, shard: &mut Shard) {
+    fn in_background<L>(
+        &self,
+        core: &Core<L>,
+        id: CommandId,
+        work: impl FnOnce(&ShardFiles) -> BackgroundDone + Send + 'static,
+    ) {
+        let (files, finished) = (self.files.clone(), self.finished.clone());
+        core.spawn_background(async move {
+            let done = rmq_turn::run_blocking(move || work(&files)).await;
+            finished.borrow_mut().push_back((id, done));
+        });
+    }
+
+    fn take_finished(&mut self, shard: &mut Shard) {
         loop {
-            let Some((id, segment_start, len_bytes, file)) = self.prepared.borrow_mut().pop_front() else { return };
-            match file {
-                Ok(file) => {
-                    self.segments.insert_new(segment_start, file.into(), len_bytes);
+            let Some((id, done)) = self.finished.borrow_mut().pop_front() else { return };
+            let failed =
+                |error: &io::Error| StorageError { errno: error.raw_os_error().unwrap_or(StorageError::IO.errno) };
+            match done {
+                BackgroundDone::Segment { start, len_bytes, file: Ok(file) } => {
+                    self.segments.insert_new(start, file.into(), len_bytes);
                     shard.complete(id, Ok(StorageDone::SegmentReady));
                 }
-                Err(error) => {
+                BackgroundDone::Segment { start, len_bytes, file: Err(error) } => {
                     tracing::error!(
                         %error,
-                        path = %self.files.segment_path(segment_start).display(),
+                        path = %self.files.segment_path(start).display(),
                         bytes = len_bytes,
                         "a log segment could not be made; if the disk is full, free space or move storePathRootDir"
                     );
-                    let errno = error.raw_os_error().unwrap_or(StorageError::IO.errno);
-                    shard.complete(id, Err(StorageError { errno }));
+                    shard.complete(id, Err(failed(&error)));
+                }
+                BackgroundDone::Snapshot(result) => {
+                    shard.complete(id, result.map(|()| StorageDone::SnapshotWritten).map_err(|error| failed(&error)));
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::commit_log::writer::Touched;
 use crate::config::{BATCH_BYTES_MAX, QUEUE_COUNT_MAX};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
-use crate::consume_queue::table::{PageEntry, Queue, QueueRef};
+use crate::consume_queue::table::{Queue, QueueRef};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::Shard;
 use crate::storage::StorageError;
@@ -263,8 +263,7 @@ pub(super) fn push_row(queue: &mut Queue, row: Row, pages: &mut IndexPages) {
     queue.next += 1;
     queue.last_store_time_ms = row.store_time_ms;
     if queue.open.len() == ROWS_PER_PAGE {
-        let first_store_time_ms = queue.open[0].store_time_ms;
-        queue.pages.push(PageEntry { page: pages.add(&queue.open), first_store_time_ms });
+        queue.pages.push(pages.add(&queue.open));
         queue.open.clear();
     }
 }

@@ -8,7 +8,7 @@ use crate::commit_log::record::{self, Record};
 use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN};
 use crate::consume_queue::pages::PageRead;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
-use crate::consume_queue::table::{Bounds, Queue, RowPlace};
+use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
 use crate::position::PhysicalOffset;
 use crate::shard::{Shard, Ticket};
 use crate::storage::StorageError;
@@ -308,8 +308,8 @@ impl Shard {
             match queue.pages.partition_point(|entry| is_before(entry.first_store_time_ms)).checked_sub(1) {
                 None => 0,
                 Some(entry) => {
-                    let number = queue.pages[entry].page;
-                    match read_page(&mut self.pages, &mut self.commands, number, ticket) {
+                    let page = queue.pages[entry];
+                    match read_page(&mut self.pages, &mut self.commands, page, ticket) {
                         Ok(page) => entry * ROWS_PER_PAGE + rows_before_in(page.as_slice(), is_before),
                         Err(Unavailable::Pending) => return Searched::Pending,
                         Err(Unavailable::Failed(error)) => return Searched::Failed(error),
@@ -355,7 +355,7 @@ fn available(located: Located) -> Result<Option<Slice>, Unavailable> {
 fn read_page(
     pages: &mut crate::consume_queue::pages::IndexPages,
     commands: &mut super::Commands,
-    page: u32,
+    page: PageEntry,
     ticket: Ticket,
 ) -> Result<SharedBuffer, Unavailable> {
     match pages.read(page, ticket, |command| commands.issue(command)) {
@@ -370,14 +370,14 @@ fn row_at(
     queue: &Queue,
     offset: i64,
     current: &mut CurrentPage,
-    load: impl FnOnce(u32) -> Result<SharedBuffer, Unavailable>,
+    load: impl FnOnce(PageEntry) -> Result<SharedBuffer, Unavailable>,
 ) -> Result<Row, Unavailable> {
     match queue.place(offset) {
         RowPlace::Open(slot) => Ok(queue.open[slot]),
         RowPlace::Page { entry, slot } => {
             let page = match current {
                 Some((known, page)) if *known == entry => page,
-                _ => &current.insert((entry, load(queue.pages[entry].page)?)).1,
+                _ => &current.insert((entry, load(queue.pages[entry])?)).1,
             };
             Row::of_page(page.as_slice(), slot).ok_or(Unavailable::Failed(StorageError::IO))
         }

@@ -1,6 +1,7 @@
 //! What a crash can leave behind, and how much of it we believe.
 //!
-//! The log is read from its first segment, batch by batch, as long as each batch is the one that was written behind
+//! The newest snapshot that can be read is the beginning, or else an empty shard. From where it was begun, the log is
+//! read batch by batch, as long as each batch is the one that was written behind
 //! the one before it: right place, right shard, an epoch that does not go back, the checksum of its predecessor in
 //! its header, and its own checksum intact. The first place where no candidate passes is the end: whatever stands
 //! behind it was never acknowledged, or belongs to an earlier life of the bytes. The new epoch, which the caller has
@@ -8,6 +9,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+
+use rustc_hash::FxHashMap;
 
 use crate::buffer::{BLOCK_BYTES, BufferPool, UniqueBuffer};
 use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader, VerifiedBatch};
@@ -18,12 +21,15 @@ use crate::commit_log::writer::{LogEnd, LogWriter};
 use crate::config::{Geometry, ShardConfig};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
-use crate::consume_queue::table::QueueTable;
+use crate::consume_queue::table::{QueueRef, QueueTable};
 use crate::offsets::{Offsets, Settings};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::segments::Segments;
 use crate::shard::append::push_row;
+use crate::shard::restore::{Restored, restore};
+use crate::shard::snapshot::Snapshots;
 use crate::shard::{Commands, SPARE_CHUNKS_MAX, Shard, ShardCounters};
+use crate::snapshot::{SnapshotError, Start};
 use crate::storage::{CommandKind, StorageError};
 
 /// The files of one shard as recovery reads them. May block: it is used at start only.
@@ -32,11 +38,17 @@ pub trait LogSource {
     fn segments(&mut self) -> io::Result<Vec<u64>>;
     /// Reads bytes of a segment file from `at` on; fewer than asked only at the file's end.
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes pages of the index file, which is made anew at every start.
+    /// Writes pages of the index file.
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()>;
     /// Forces everything read so far to stable media. What recovery has believed is shown to consumers, so it must
     /// not be lost by a power failure that comes later.
     fn make_stable(&mut self) -> io::Result<()>;
+    /// The finished snapshots, each by the position of the log where it was begun, in any order.
+    fn snapshots(&mut self) -> io::Result<Vec<u64>>;
+    /// Reads bytes of a finished snapshot from `at` on; fewer than asked only at its end.
+    fn read_snapshot(&mut self, start: u64, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// Removes a finished snapshot, durably.
+    fn remove_snapshot(&mut self, start: u64) -> io::Result<()>;
 }
 
 /// What recovery found, for the start-up log.
@@ -44,6 +56,8 @@ pub trait LogSource {
 pub struct Recovered {
     /// End of the last good batch.
     pub end: LogPosition,
+    /// Where the log was read from: where the snapshot in use was begun, or its own beginning.
+    pub replayed_from: LogPosition,
     pub batches: u64,
     pub records: u64,
     pub messages: u64,
@@ -62,6 +76,14 @@ pub enum RecoverError {
     EpochFromTheFuture { found: u64, ours: u64 },
     #[error("log segment {missing:020} is missing between its neighbours")]
     MissingSegment { missing: u64 },
+    #[error(
+        "the log begins at {log_start}, what was before is retired, and no snapshot can be read; restore the newest `snapshot` file of the shard from a backup"
+    )]
+    NoSnapshot { log_start: u64 },
+    #[error(
+        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; see `rmq store check`"
+    )]
+    EndsBeforeSnapshot { end: u64, as_of: u64, snapshot: u64 },
     #[error("the batch at position {position} is intact but holds a record we cannot read: {reason}")]
     UnreadableRecord { position: u64, reason: InternalRecordError },
     #[error("the message at position {position} has queue offset {found}, its queue is at {expected}")]
@@ -83,17 +105,10 @@ impl Shard {
         let mut segments = source.segments()?;
         segments.sort_unstable();
         let log_start = segments.first().copied().unwrap_or(0);
+        let Beginning { mut fold, mut end, snapshot, as_of } = beginning(&config, source, log_start)?;
+        let replayed_from = LogPosition::new(end.position);
         let mut scan = Scan::new(source, &config, &segments);
-        let mut fold = Fold {
-            shard: config.shard,
-            queues: QueueTable::default(),
-            pages: IndexPages::new(config.index_bytes_max),
-            offsets: Offsets::default(),
-            settings: Settings::default(),
-            messages: 0,
-            records: 0,
-        };
-        let mut end = LogEnd { position: log_start, checksum: 0, epoch: 0, chunk: None };
+        scan.check_complete(log_start, end.position)?;
         let mut batches = 0;
         let stopped_because = loop {
             match scan.next_batch(&end)? {
@@ -113,19 +128,77 @@ impl Shard {
                 fold.flush_index(scan.source)?;
             }
         };
+        if end.position < as_of {
+            let snapshot = replayed_from.bytes();
+            return Err(RecoverError::EndsBeforeSnapshot { end: end.position, as_of, snapshot });
+        }
         scan.check_no_gap(end.position)?;
         end.chunk = scan.open_chunk(end.position)?;
         fold.flush_index(scan.source)?;
         source.make_stable()?;
         let recovered = Recovered {
             end: LogPosition::new(end.position),
+            replayed_from,
             batches,
             records: fold.records,
             messages: fold.messages,
             stopped_because,
         };
-        Ok((fold.into_shard(config, end, log_start, &segments), recovered))
+        Ok((fold.into_shard(config, end, log_start, snapshot, &segments), recovered))
     }
+}
+
+/// What the log is folded into.
+struct Beginning {
+    fold: Fold,
+    end: LogEnd,
+    /// The snapshot it came from.
+    snapshot: Option<u64>,
+    /// How far the log must at least go.
+    as_of: u64,
+}
+
+/// The newest snapshot that can be read, or an empty shard if the log is there from its very beginning.
+fn beginning(config: &ShardConfig, source: &mut dyn LogSource, log_start: u64) -> Result<Beginning, RecoverError> {
+    let mut snapshots = source.snapshots()?;
+    snapshots.sort_unstable();
+    let mut unreadable = Vec::new();
+    let mut restored = None;
+    while let Some(start) = snapshots.pop() {
+        match restore(config, source, start) {
+            Ok(found) => {
+                restored = Some(found);
+                break;
+            }
+            Err(SnapshotError::Io(error)) => return Err(RecoverError::Io(error)),
+            Err(reason) => {
+                tracing::error!(shard = config.shard, snapshot = start, %reason, "a snapshot is damaged; it is left out");
+                unreadable.push(start);
+            }
+        }
+    }
+    if restored.is_none() && log_start > 0 {
+        return Err(RecoverError::NoSnapshot { log_start });
+    }
+    // What is folded from here on takes places in the index that these may name.
+    for start in unreadable {
+        source.remove_snapshot(start)?;
+    }
+    Ok(match restored {
+        Some(Restored { fold, start: Start { position, checksum, epoch, .. }, as_of }) => {
+            if epoch > config.epoch {
+                return Err(RecoverError::EpochFromTheFuture { found: epoch, ours: config.epoch });
+            }
+            let log_end = LogEnd { position, checksum, epoch, chunk: None };
+            Beginning { fold, end: log_end, snapshot: Some(position), as_of }
+        }
+        None => Beginning {
+            fold: Fold::new(config.shard, IndexPages::new(config.index_bytes_max)),
+            end: LogEnd { position: 0, checksum: 0, epoch: 0, chunk: None },
+            snapshot: None,
+            as_of: 0,
+        },
+    })
 }
 
 /// Reads the log forward in large pieces.
@@ -195,7 +268,7 @@ impl<'a> Scan<'a> {
 
     /// Whether the batch at `position` is intact and follows `end`; its length if so.
     fn check(&mut self, position: u64, end: &LogEnd) -> io::Result<Result<u32, BatchError>> {
-        let (shard, is_first) = (self.shard, end.epoch == 0);
+        let shard = self.shard;
         let head = self.bytes(position, BatchHeader::SIZE_BYTES as u64)?;
         let total = match BatchHeader::peek(head) {
             Ok(header) => header.total_bytes,
@@ -210,12 +283,21 @@ impl<'a> Scan<'a> {
             Ok(decoded) => decoded,
             Err(reason) => return Ok(Err(reason)),
         };
-        // Before the first batch of a log whose beginning was retired, any predecessor will do.
-        let is_successor = header.previous_checksum == end.checksum || (is_first && position > 0);
-        if !is_successor || header.epoch < end.epoch {
+        if header.previous_checksum != end.checksum || header.epoch < end.epoch {
             return Ok(Err(BatchError::Stale { epoch: header.epoch }));
         }
         Ok(Ok(total))
+    }
+
+    /// Every segment between the beginning of the log and the place where replay begins must be there: its messages
+    /// are in the queues.
+    fn check_complete(&self, log_start: u64, replay_start: u64) -> Result<(), RecoverError> {
+        let step = self.geometry.segment_bytes;
+        let mut needed = (log_start..replay_start).step_by(step as usize);
+        match needed.find(|start| self.segments.binary_search(start).is_err()) {
+            Some(missing) => Err(RecoverError::MissingSegment { missing }),
+            None => Ok(()),
+        }
     }
 
     /// A log that ends where a segment file is missing, while a later one holds batches, was taken apart by hand:
@@ -256,18 +338,51 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Up to where queues from a snapshot have seen the log.
+#[derive(Default)]
+pub(super) struct Seen {
+    queues: FxHashMap<QueueRef, u64>,
+    max: u64,
+}
+
+impl Seen {
+    pub fn note(&mut self, queue: QueueRef, as_of: u64) {
+        self.queues.insert(queue, as_of);
+        self.max = self.max.max(as_of);
+    }
+
+    /// Whether the queue has seen the record at `position` already.
+    fn has_seen(&self, queue: QueueRef, position: u64) -> bool {
+        position < self.max && self.queues.get(&queue).is_some_and(|as_of| position < *as_of)
+    }
+}
+
 /// The state of a shard while its log is read.
-struct Fold {
-    shard: u16,
-    queues: QueueTable,
-    pages: IndexPages,
-    offsets: Offsets,
-    settings: Settings,
-    messages: u64,
-    records: u64,
+pub(super) struct Fold {
+    pub shard: u16,
+    pub queues: QueueTable,
+    pub seen: Seen,
+    pub pages: IndexPages,
+    pub offsets: Offsets,
+    pub settings: Settings,
+    pub messages: u64,
+    pub records: u64,
 }
 
 impl Fold {
+    pub fn new(shard: u16, pages: IndexPages) -> Self {
+        Self {
+            shard,
+            queues: QueueTable::default(),
+            seen: Seen::default(),
+            pages,
+            offsets: Offsets::default(),
+            settings: Settings::default(),
+            messages: 0,
+            records: 0,
+        }
+    }
+
     fn batch(&mut self, mut records: &[u8], mut position: u64) -> Result<(), RecoverError> {
         let unreadable = |position, reason| RecoverError::UnreadableRecord { position, reason };
         while !records.is_empty() {
@@ -278,7 +393,7 @@ impl Fold {
             if magic == internal::MAGIC {
                 let end = LogPosition::new(position + u64::from(size));
                 let record = InternalRecord::decode(bytes).map_err(|reason| unreadable(position, reason))?;
-                self.internal(&record, end);
+                self.internal(&record, position, end);
             } else {
                 let record = Record::decode(bytes).map_err(|reason| unreadable(position, reason.into()))?;
                 self.message(&record, position)?;
@@ -303,7 +418,11 @@ impl Fold {
         // A queue whose beginning was retired starts where its first message says.
         let base = record.queue_offset.max(0);
         let queue = self.queues.find_or_create(record.topic, record.queue_id, base);
-        let queue = queue.and_then(|queue| self.queues.get_mut(queue)).ok_or_else(|| malformed("queueId"))?;
+        let queue_ref = queue.ok_or_else(|| malformed("queueId"))?;
+        if self.seen.has_seen(queue_ref, position) {
+            return Ok(());
+        }
+        let queue = self.queues.get_mut(queue_ref).ok_or_else(|| malformed("queueId"))?;
         if record.queue_offset != queue.next {
             return Err(RecoverError::OffsetMismatch { position, found: record.queue_offset, expected: queue.next });
         }
@@ -319,22 +438,31 @@ impl Fold {
         Ok(())
     }
 
-    fn internal(&mut self, record: &InternalRecord<'_>, end: LogPosition) {
+    /// Offsets and settings from a snapshot may have seen the record already. That is harmless: whatever came later
+    /// comes again too.
+    fn internal(&mut self, record: &InternalRecord<'_>, position: u64, end: LogPosition) {
         match *record {
             InternalRecord::Offset { group, topic, queue_id, offset } => {
                 self.offsets.set(group, topic, queue_id, offset, end);
             }
             InternalRecord::GroupOffsetsRemoved { group } => self.offsets.remove_group(group),
             InternalRecord::TopicRemoved { topic } => {
-                for queue in self.queues.remove_topic(topic) {
-                    for entry in queue.pages {
-                        self.pages.free(entry.page);
-                    }
-                }
+                self.remove_queues(topic, position);
                 self.offsets.remove_topic(topic);
             }
             InternalRecord::Setting { kind, key, value } => self.settings.put(kind, key, value),
             InternalRecord::SettingRemoved { kind, key } => self.settings.remove(kind, key),
+        }
+    }
+
+    /// Removes the topic's queues but those that were made after the record at `position` said so.
+    fn remove_queues(&mut self, topic: &str, position: u64) {
+        let queue_ids: Vec<u32> = self.queues.of_topic(topic).map(|queue| queue.queue_id).collect();
+        for queue_id in queue_ids {
+            let is_newer = self.queues.find(topic, queue_id).is_some_and(|queue| self.seen.has_seen(queue, position));
+            if !is_newer && let Some(queue) = self.queues.remove_queue(topic, queue_id) {
+                queue.pages.iter().for_each(|entry| self.pages.free(entry.page));
+            }
         }
     }
 
@@ -353,7 +481,14 @@ impl Fold {
         Ok(())
     }
 
-    fn into_shard(self, config: ShardConfig, end: LogEnd, log_start: u64, segments: &[u64]) -> Shard {
+    fn into_shard(
+        self,
+        config: ShardConfig,
+        end: LogEnd,
+        log_start: u64,
+        snapshot: Option<u64>,
+        segments: &[u64],
+    ) -> Shard {
         let geometry = config.geometry;
         let first_needed = geometry.segment_of(end.position);
         let mut writable = Segments::with_ready(segments.iter().copied().filter(|start| *start >= first_needed));
@@ -370,6 +505,7 @@ impl Fold {
             pages: self.pages,
             offsets: self.offsets,
             settings: self.settings,
+            snapshots: Snapshots::new(snapshot),
             commands: Commands::default(),
             ready: VecDeque::new(),
             arrivals: VecDeque::new(),

@@ -17,6 +17,8 @@ use crate::store_dir::DirectIo;
 /// How long writes of a killed predecessor may still be under way in the kernel.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 
+const SNAPSHOT_PREFIX: &str = "snapshot-";
+
 /// The files of one shard. As a [`LogSource`] it reads through the page cache and keeps no segment open afterwards.
 #[derive(Debug)]
 pub struct ShardFiles {
@@ -24,11 +26,12 @@ pub struct ShardFiles {
     geometry: Geometry,
     open: BTreeMap<u64, File>,
     index: Option<File>,
+    snapshot: Option<(u64, File)>,
 }
 
 impl ShardFiles {
     pub(super) fn new(dir: PathBuf, geometry: Geometry) -> Self {
-        Self { dir, geometry, open: BTreeMap::new(), index: None }
+        Self { dir, geometry, open: BTreeMap::new(), index: None, snapshot: None }
     }
 
     pub fn index_path(&self) -> PathBuf {
@@ -73,6 +76,50 @@ impl ShardFiles {
     /// Opens the index file, made if missing.
     pub fn open_index(&self, direct_io: DirectIo) -> io::Result<File> {
         open_for_writing(&self.index_path(), direct_io, true)
+    }
+
+    /// A finished snapshot, named by the position of the log where it was begun.
+    pub fn snapshot_path(&self, start: u64) -> PathBuf {
+        self.dir.join(format!("{SNAPSHOT_PREFIX}{start:020}"))
+    }
+
+    /// Writes a piece of the snapshot that is being taken; `at` 0 begins it anew.
+    pub fn write_snapshot(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(at == 0).mode(0o640);
+        options.open(self.unfinished_snapshot())?.write_all_at(bytes, at)
+    }
+
+    /// Makes the snapshot that is being taken count, after all it rests on is on stable media: the log from `start` to
+    /// `log_end` and the index. Removes those before `keep_from`.
+    pub fn publish_snapshot(&self, start: u64, log_end: u64, keep_from: u64) -> io::Result<()> {
+        for segment in (self.geometry.segment_of(start)..log_end).step_by(self.geometry.segment_bytes as usize) {
+            // Not `open_segment`: the driver holds its lock. Any descriptor will do for a sync.
+            File::open(self.segment_path(segment))?.sync_data()?;
+        }
+        self.open_index(DirectIo::Buffered)?.sync_data()?;
+        let unfinished = self.unfinished_snapshot();
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, self.snapshot_path(start))?;
+        File::open(&self.dir)?.sync_all()?;
+        for old in self.finished_snapshots()?.into_iter().filter(|old| *old < keep_from) {
+            fs::remove_file(self.snapshot_path(old))?;
+        }
+        Ok(())
+    }
+
+    fn unfinished_snapshot(&self) -> PathBuf {
+        self.dir.join("snapshot.new")
+    }
+
+    fn finished_snapshots(&self) -> io::Result<Vec<u64>> {
+        let mut starts = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let digits = name.to_str().and_then(|name| name.strip_prefix(SNAPSHOT_PREFIX));
+            starts.extend(digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse::<u64>().ok()));
+        }
+        Ok(starts)
     }
 
     fn segment(&mut self, segment_start: u64) -> io::Result<&File> {
@@ -129,17 +176,7 @@ impl LogSource for ShardFiles {
     }
 
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        let file = self.segment(segment_start)?;
-        let mut filled = 0;
-        while filled < into.len() {
-            match file.read_at(&mut into[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(bytes) => filled += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_full(self.segment(segment_start)?, at, into)
     }
 
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
@@ -159,6 +196,39 @@ impl LogSource for ShardFiles {
             let _ = fadvise(&file, 0, None, Advice::DontNeed);
         }
         self.index = None; // Derived data: losing it costs nothing but this very work.
+        self.snapshot = None;
         Ok(())
     }
+
+    fn snapshots(&mut self) -> io::Result<Vec<u64>> {
+        self.finished_snapshots()
+    }
+
+    fn read_snapshot(&mut self, start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let path = self.snapshot_path(start);
+        let file = match &mut self.snapshot {
+            Some((open, file)) if *open == start => file,
+            other => &mut other.insert((start, File::open(path)?)).1,
+        };
+        read_full(file, at, into)
+    }
+
+    fn remove_snapshot(&mut self, start: u64) -> io::Result<()> {
+        fs::remove_file(self.snapshot_path(start))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &File, at: u64, into: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }

@@ -9,6 +9,7 @@ use crate::random::Random;
 
 /// What a device writes atomically.
 const SECTOR_BYTES: usize = 512;
+const PAGE_BYTES: usize = 4096;
 const NO_SPACE: StorageError = StorageError { errno: 28 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Faults {
     pub short_write: usize,
     pub read_error: usize,
     pub no_space: usize,
+    pub snapshot_error: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct DiskCounters {
     pub log_reads: u64,
     pub index_reads: u64,
     pub writes_beside_others: u64,
+    pub snapshots_published: u64,
+    pub snapshots_damaged: u64,
 }
 
 /// The files of one shard.
@@ -59,6 +63,11 @@ pub struct Disk {
     /// Completed writes between the two, in order.
     unsynced: Vec<Write>,
     index: Vec<u8>,
+    stable_index: Vec<u8>,
+    snapshots: BTreeMap<u64, Vec<u8>>,
+    unfinished_snapshot: Vec<u8>,
+    /// Everything below was durable when a snapshot was published, and so is stable.
+    pub stable_end: u64,
     in_flight: Vec<InFlight>,
     pub faults: Faults,
     pub counters: DiskCounters,
@@ -74,6 +83,10 @@ impl Disk {
             stable: BTreeMap::new(),
             unsynced: Vec::new(),
             index: Vec::new(),
+            stable_index: Vec::new(),
+            snapshots: BTreeMap::new(),
+            unfinished_snapshot: Vec::new(),
+            stable_end: 0,
             in_flight: Vec::new(),
             faults: Faults::default(),
             counters: DiskCounters::default(),
@@ -175,7 +188,38 @@ impl Disk {
                 self.make_segment(segment_start, random);
                 Ok(StorageDone::SegmentReady)
             }
+            CommandKind::WriteSnapshot { at, bytes, .. } => {
+                assert!(at == 0 || at == self.unfinished_snapshot.len() as u64, "parts are written behind each other");
+                self.unfinished_snapshot.truncate(at as usize);
+                if random.chance(self.faults.snapshot_error) {
+                    return Err(NO_SPACE);
+                }
+                self.unfinished_snapshot.extend_from_slice(&bytes);
+                Ok(StorageDone::SnapshotWritten)
+            }
+            CommandKind::PublishSnapshot { start, log_end, keep_from } => {
+                if random.chance(self.faults.snapshot_error) {
+                    return Err(StorageError::IO);
+                }
+                self.publish_snapshot(start, log_end, keep_from);
+                Ok(StorageDone::SnapshotWritten)
+            }
         }
+    }
+
+    fn publish_snapshot(&mut self, start: u64, log_end: u64, keep_from: u64) {
+        self.unsynced.clear();
+        self.stable = self.current.clone();
+        self.stable_index = self.index.clone();
+        self.stable_end = self.stable_end.max(log_end);
+        self.snapshots.insert(start, std::mem::take(&mut self.unfinished_snapshot));
+        self.snapshots.retain(|start, _| keep_from <= *start);
+        self.counters.snapshots_published += 1;
+    }
+
+    /// Another disk with the same log and no snapshots.
+    pub fn log_only(&self) -> Self {
+        Self { current: self.current.clone(), stable: self.stable.clone(), ..Self::new(self.segment_bytes as u64) }
     }
 
     /// A new segment is seldom empty: it holds what an expired one, or someone else, left on the disk.
@@ -227,6 +271,15 @@ impl Disk {
                 CommandKind::PrepareSegment { segment_start, .. } if random.chance(50) => {
                     self.make_segment(segment_start, random);
                 }
+                CommandKind::WriteIndex { at, pages } => {
+                    for (page, at) in pages.iter().zip((at as usize..).step_by(PAGE_BYTES)) {
+                        let kept = random.below(page.len() / SECTOR_BYTES + 1) * SECTOR_BYTES;
+                        self.write_index_at(at, &page.as_slice()[..kept]);
+                    }
+                }
+                CommandKind::PublishSnapshot { start, log_end, keep_from } if random.chance(50) => {
+                    self.publish_snapshot(start, log_end, *random.pick(&[0, keep_from]));
+                }
                 _ => {}
             }
         }
@@ -237,13 +290,32 @@ impl Disk {
                 }
             }
             self.current = self.stable.clone();
+            self.lose_index_pages(random);
         }
-        match random.below(3) {
-            0 => self.index.clear(),
-            1 => self.index.fill(0x5A),
-            _ => {}
+        self.unfinished_snapshot = if random.chance(50) { vec![0x77; 5000] } else { Vec::new() };
+        if random.chance(10)
+            && let Some(mut newest) = self.snapshots.last_entry()
+        {
+            let at = random.below(newest.get().len());
+            newest.get_mut()[at] ^= 1 << random.below(8);
+            self.counters.snapshots_damaged += 1;
         }
         self.operations_left = None;
+    }
+
+    /// A page that changed since the last snapshot was published is the old one, the new one, or neither.
+    fn lose_index_pages(&mut self, random: &mut Random) {
+        self.stable_index.resize(self.index.len(), 0xEE);
+        for (stable, current) in self.stable_index.chunks_mut(PAGE_BYTES).zip(self.index.chunks(PAGE_BYTES)) {
+            if stable != current {
+                match random.below(3) {
+                    0 => stable.copy_from_slice(current),
+                    1 => stable.fill(0x5A),
+                    _ => {}
+                }
+            }
+        }
+        self.index = self.stable_index.clone();
     }
 
     fn count_operation(&mut self) -> io::Result<()> {
@@ -314,6 +386,26 @@ impl LogSource for Disk {
         self.count_operation()?;
         self.unsynced.clear();
         self.stable = self.current.clone();
+        Ok(())
+    }
+
+    fn snapshots(&mut self) -> io::Result<Vec<u64>> {
+        self.count_operation()?;
+        Ok(self.snapshots.keys().rev().copied().collect())
+    }
+
+    fn read_snapshot(&mut self, start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.count_operation()?;
+        let file = self.snapshots.get(&start).ok_or(io::ErrorKind::NotFound)?;
+        let rest = file.get(at as usize..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn remove_snapshot(&mut self, start: u64) -> io::Result<()> {
+        self.count_operation()?;
+        self.snapshots.remove(&start);
         Ok(())
     }
 }

@@ -42,6 +42,8 @@ fn acknowledged_messages_survive_and_nothing_else_appears() {
         // A simulation that never gets where it hurts proves nothing.
         assert!(total.kills > 1000 && total.power_cuts > 1000 && total.crashes_in_recovery > 100, "{total:?}");
         assert!(total.lost_unacknowledged > 100 && total.lost_in_async_power_cut > 10, "{total:?}");
+        assert!(total.snapshots_published > 1000 && total.snapshots_damaged > 50, "{total:?}");
+        assert!(total.restarts_from_snapshot > 500 && total.clean_stops > 100, "{total:?}");
         assert!(total.poisoned > 50 && total.segments_recycled > 100, "{total:?}");
         assert!(total.cold_reads > 1000 && total.index_reads > 100 && total.writes_beside_others > 1000, "{total:?}");
     }

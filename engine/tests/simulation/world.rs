@@ -37,6 +37,10 @@ pub struct Summary {
     pub cold_reads: u64,
     pub index_reads: u64,
     pub writes_beside_others: u64,
+    pub snapshots_published: u64,
+    pub snapshots_damaged: u64,
+    pub restarts_from_snapshot: u64,
+    pub clean_stops: u64,
 }
 
 impl Summary {
@@ -52,6 +56,10 @@ impl Summary {
         self.cold_reads += other.cold_reads;
         self.index_reads += other.index_reads;
         self.writes_beside_others += other.writes_beside_others;
+        self.snapshots_published += other.snapshots_published;
+        self.snapshots_damaged += other.snapshots_damaged;
+        self.restarts_from_snapshot += other.restarts_from_snapshot;
+        self.clean_stops += other.clean_stops;
     }
 }
 
@@ -87,6 +95,7 @@ impl World {
                 short_write: random.below(3),
                 read_error: random.below(20),
                 no_space: random.below(60),
+                snapshot_error: random.below(40),
             };
         }
         let flood = *random.pick(&[1, 1, 1, 1, 300]);
@@ -115,6 +124,7 @@ impl World {
         config.index_bytes_max = *random.pick(&[0, 8192, 1 << 20]);
         config.eager_write_bytes = *random.pick(&[0, 1000, 20_000]);
         config.undurable_bytes_max = *random.pick(&[10_000, 1 << 20]);
+        config.snapshot_log_bytes = *random.pick(&[1, 5000, 40_000, 1 << 30]);
         config
     }
 
@@ -135,6 +145,8 @@ impl World {
         self.summary.cold_reads = self.disk.counters.log_reads;
         self.summary.index_reads = self.disk.counters.index_reads;
         self.summary.writes_beside_others = self.disk.counters.writes_beside_others;
+        self.summary.snapshots_published = self.disk.counters.snapshots_published;
+        self.summary.snapshots_damaged = self.disk.counters.snapshots_damaged;
         self.summary
     }
 
@@ -443,13 +455,16 @@ impl World {
     }
 
     fn crash_and_recover(&mut self) {
+        let is_clean = self.random.chance(20) && self.stop_cleanly();
         let acknowledged = self.shard.durable().bytes();
         let mut must_keep = acknowledged;
         self.summary.poisoned += u64::from(self.shard.is_poisoned());
+        let damaged_before = self.disk.counters.snapshots_damaged;
         let mut crash = self.crash();
         let recovered = loop {
             if crash == Crash::PowerCut && self.shard.config().durability == Durability::Async {
-                must_keep = self.stable_end; // A clean prefix, not shorter than what recovery has shown before.
+                // A clean prefix, not shorter than what recovery has shown before or a snapshot rests on.
+                must_keep = self.stable_end.max(self.disk.stable_end);
             }
             self.epoch += 1;
             let config = Self::config(&mut self.random, self.geometry, self.epoch);
@@ -484,11 +499,38 @@ impl World {
         self.stable_end = end;
         self.history.truncate(kept);
         self.state = State::of(&self.history);
-        assert_eq!(recovered.records, kept as u64);
+        let replayed_from = recovered.replayed_from.bytes();
+        let replayed = kept - self.history.partition_point(|appended| appended.end <= replayed_from);
+        assert_eq!(recovered.records, replayed as u64);
+        self.summary.restarts_from_snapshot += u64::from(0 < replayed_from);
+        if is_clean && self.disk.counters.snapshots_damaged == damaged_before {
+            assert_eq!(replayed_from, end, "after a clean stop nothing is replayed");
+        }
         self.check_all();
+        self.check_snapshots_change_nothing();
         if self.random.chance(20) {
             self.check_recovery_is_idempotent(&recovered);
         }
+    }
+
+    /// Stops as the broker does: everything durable, then a snapshot. False if that failed.
+    fn stop_cleanly(&mut self) -> bool {
+        self.disk.faults = Faults::default();
+        self.settle();
+        self.shard.want_snapshot();
+        while self.shard.is_taking_snapshot() {
+            self.turn();
+        }
+        self.settle();
+        self.summary.clean_stops += u64::from(!self.shard.is_poisoned());
+        !self.shard.is_poisoned()
+    }
+
+    /// The log alone adds up to the same state as snapshot and log.
+    fn check_snapshots_change_nothing(&mut self) {
+        let config = Self::config(&mut self.random, self.geometry, self.epoch);
+        let (from_log, _) = Shard::recover(config, &mut self.disk.log_only()).unwrap();
+        assert_eq!(self.shard.state_digest(), from_log.state_digest());
     }
 
     fn crash(&mut self) -> Crash {
@@ -506,9 +548,8 @@ impl World {
         self.epoch += 1;
         let config = Self::config(&mut self.random, self.geometry, self.epoch);
         let (shard, again) = Shard::recover(config, &mut self.disk).unwrap();
-        // What stands behind the end may have changed: a segment that was being prepared.
-        let stopped_because = again.stopped_because;
-        assert_eq!(again, rmq_engine::Recovered { stopped_because, ..recovered.clone() });
+        assert_eq!(again.end, recovered.end);
+        assert_eq!(shard.state_digest(), self.shard.state_digest());
         self.shard = shard;
         self.check_all();
     }

@@ -1,0 +1,126 @@
+//! Loading a snapshot.
+
+use rustc_hash::FxHashMap;
+
+use crate::commit_log::record::TOPIC_BYTES_MAX;
+use crate::config::ShardConfig;
+use crate::consume_queue::pages::IndexPages;
+use crate::consume_queue::row::ROWS_PER_PAGE;
+use crate::consume_queue::table::{PageEntry, QueueTable};
+use crate::offsets::{Offsets, Settings};
+use crate::position::LogPosition;
+use crate::shard::recover::{Fold, LogSource, Seen};
+use crate::snapshot::{Decoder, End, Part, QueueName, QueueState, SnapshotError, Start};
+
+/// What a snapshot said.
+pub(super) struct Restored {
+    pub fold: Fold,
+    pub start: Start,
+    /// How far the log must at least go.
+    pub as_of: u64,
+}
+
+/// Loads the snapshot that begins at `start`.
+pub(super) fn restore(config: &ShardConfig, source: &mut dyn LogSource, start: u64) -> Result<Restored, SnapshotError> {
+    let mut decoder = Decoder::new(|at, into: &mut [u8]| source.read_snapshot(start, at, into));
+    let Part::Start(begin) = decoder.next_part()? else {
+        return Err(SnapshotError::Contradiction("it does not say where it was begun"));
+    };
+    if begin.shard != config.shard || begin.position != start {
+        return Err(SnapshotError::Contradiction("it is of another shard or place"));
+    }
+    let mut loading = Loading::default();
+    let end = loop {
+        match decoder.next_part()? {
+            Part::Start(_) => return Err(SnapshotError::Contradiction("it begins twice")),
+            Part::Pages { queue, first_offset, pages } => loading.pages(queue, first_offset, pages)?,
+            Part::Queues { as_of, queues } => {
+                for queue in queues {
+                    loading.queue(queue, as_of)?;
+                }
+            }
+            Part::Offsets(offsets) => {
+                for of in offsets {
+                    for (queue_id, offset, end) in of.queues {
+                        loading.offsets.set(&of.group, &of.topic, queue_id, offset, LogPosition::new(end));
+                    }
+                }
+            }
+            Part::Settings(settings) => {
+                for setting in settings {
+                    loading.settings.put(setting.kind, &setting.key, &setting.value);
+                }
+            }
+            Part::End(end) => break end,
+        }
+    };
+    let used = || loading.queues.all().flat_map(|queue| &queue.pages).map(|entry| entry.page);
+    if used().any(|page| end.next_page <= page) || end.as_of < begin.position {
+        return Err(SnapshotError::Contradiction("its end contradicts its parts"));
+    }
+    let End { as_of, next_page, held_pages, freed_pages } = end;
+    let pages = IndexPages::restored(config.index_bytes_max, next_page, held_pages, freed_pages, used());
+    let Loading { queues, seen, offsets, settings, .. } = loading;
+    let fold = Fold { queues, seen, offsets, settings, ..Fold::new(config.shard, pages) };
+    Ok(Restored { fold, start: begin, as_of })
+}
+
+#[derive(Default)]
+struct Loading {
+    queues: QueueTable,
+    seen: Seen,
+    offsets: Offsets,
+    settings: Settings,
+    /// Pages told before their queue: its offset of the first one, and they themselves.
+    told: FxHashMap<QueueName, (i64, Vec<PageEntry>)>,
+}
+
+impl Loading {
+    fn pages(&mut self, queue: QueueName, first_offset: i64, pages: Vec<PageEntry>) -> Result<(), SnapshotError> {
+        let (base, told) = self.told.entry(queue).or_insert((first_offset, Vec::new()));
+        // What was retired in between is missing at the front only.
+        let told_end = base.checked_add((told.len() * ROWS_PER_PAGE) as i64);
+        if told_end != Some(first_offset) {
+            if told_end.is_none_or(|end| first_offset < end) {
+                return Err(SnapshotError::Contradiction("pages of a queue are told twice"));
+            }
+            (*base, *told) = (first_offset, Vec::new());
+        }
+        told.extend(pages);
+        Ok(())
+    }
+
+    fn queue(&mut self, state: QueueState, as_of: u64) -> Result<(), SnapshotError> {
+        let wrong = || SnapshotError::Contradiction("a queue's rows do not fit its offsets");
+        let rows_per_page = ROWS_PER_PAGE as i64;
+        let QueueState { name, min, base, next, last_store_time_ms, pages, open } = state;
+        let (told_base, mut all_pages) = self.told.remove(&name).unwrap_or((base, Vec::new()));
+        let retired = base.checked_sub(told_base).filter(|rows| 0 <= *rows && rows % rows_per_page == 0);
+        let retired = (retired.ok_or_else(wrong)? / rows_per_page) as usize;
+        all_pages.drain(..retired.min(all_pages.len()));
+        all_pages.extend(pages);
+        let rows = (all_pages.len() * ROWS_PER_PAGE + open.len()) as i64;
+        let is_sound = 0 <= base
+            && base <= min
+            && min <= next
+            && base.checked_add(rows) == Some(next)
+            && open.len() < ROWS_PER_PAGE
+            && name.topic.len() <= TOPIC_BYTES_MAX;
+        if !is_sound {
+            return Err(wrong());
+        }
+        // Told twice: its topic was removed in between and made again.
+        self.queues.remove_queue(&name.topic, name.queue_id);
+        let queue_ref = self.queues.find_or_create(&name.topic, name.queue_id, base).ok_or_else(wrong)?;
+        let queue = self.queues.get_mut(queue_ref).ok_or_else(wrong)?;
+        queue.min = min;
+        queue.next = next;
+        queue.visible = next;
+        queue.last_store_time_ms = last_store_time_ms;
+        queue.visible_store_time_ms = last_store_time_ms;
+        queue.pages = all_pages;
+        queue.open = open;
+        self.seen.note(queue_ref, as_of);
+        Ok(())
+    }
+}

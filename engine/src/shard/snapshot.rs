@@ -1,0 +1,256 @@
+//! Taking a snapshot while the shard goes on: one part per turn, each made from what the turn finds.
+
+use crate::config::SNAPSHOT_RETRY_MS;
+use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
+use crate::consume_queue::table::{PageEntry, Queue};
+use crate::shard::Shard;
+use crate::snapshot::{Encoder, End, OffsetState, PART_BYTES, Part, QueueName, QueueState, SettingState, Start};
+use crate::storage::{CommandKind, StorageError};
+
+/// The snapshots of a shard: those that count, and the one being taken.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    /// Where the finished ones that are kept begin in the log, oldest first. The last one is what a start uses; the
+    /// one before is there in case the last one cannot be read.
+    kept: Vec<u64>,
+    taking: Option<Taking>,
+    is_wanted: bool,
+    /// Size of the last one.
+    bytes: u64,
+    /// When the last try failed.
+    failed_at_ms: Option<i64>,
+}
+
+struct Taking {
+    /// Where replay will begin.
+    start: u64,
+    stage: Stage,
+    encoder: Encoder,
+    /// A command is under way.
+    is_writing: bool,
+}
+
+/// What the next part is about.
+enum Stage {
+    Start,
+    Queues {
+        slot: usize,
+        told: Option<Told>,
+    },
+    Offsets {
+        after: Option<(Box<str>, Box<str>)>,
+    },
+    Settings {
+        after: Option<(u8, Box<str>)>,
+    },
+    End,
+    /// All parts are written; the log and the index are not yet where the parts say they are.
+    Settle {
+        as_of: u64,
+        pages_added: u64,
+    },
+    Publish,
+}
+
+/// How much of a queue with very many pages has been told.
+struct Told {
+    generation: u32,
+    next_offset: i64,
+}
+
+impl Snapshots {
+    pub fn new(kept: Option<u64>) -> Self {
+        Self { kept: kept.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl Shard {
+    /// Asks for a snapshot as soon as may be, for a quick start after a stop. Nothing is done if the last one says
+    /// all there is to say.
+    pub fn want_snapshot(&mut self) {
+        self.snapshots.is_wanted = true;
+    }
+
+    /// Whether a snapshot is under way or wanted. Never for ever: one that fails is given up for a while.
+    pub fn is_taking_snapshot(&self) -> bool {
+        self.poison.is_none() && (self.snapshots.is_wanted || self.snapshots.taking.is_some())
+    }
+
+    pub(super) fn pump_snapshot(&mut self) {
+        if self.snapshots.taking.is_none() {
+            self.begin_snapshot();
+        }
+        let Some(mut taking) = self.snapshots.taking.take_if(|taking| !taking.is_writing) else { return };
+        match taking.stage {
+            Stage::Settle { as_of, pages_added } => {
+                if as_of <= self.log.durable().bytes() && self.pages.is_written(pages_added) {
+                    taking.stage = Stage::Publish;
+                    taking.is_writing = true;
+                    let keep_from = self.snapshots.kept.last().copied().unwrap_or(taking.start);
+                    let publish = CommandKind::PublishSnapshot { start: taking.start, log_end: as_of, keep_from };
+                    self.commands.issue(publish);
+                }
+            }
+            _ => {
+                let part = self.next_part(&mut taking);
+                let at = taking.encoder.bytes_written;
+                let bytes = taking.encoder.encode(&part);
+                taking.is_writing = true;
+                self.commands.issue(CommandKind::WriteSnapshot { start: taking.start, at, bytes });
+            }
+        }
+        self.snapshots.taking = Some(taking);
+    }
+
+    fn begin_snapshot(&mut self) {
+        let start = self.log.sealed_end();
+        let newest = self.snapshots.kept.last().copied();
+        let log_bytes = start - newest.unwrap_or(self.log_start);
+        let log_bytes_min = self.config.snapshot_log_bytes.max(4 * self.snapshots.bytes);
+        // A clock that was set back must not make the wait longer.
+        let is_resting = |at_ms: i64| (at_ms..at_ms + SNAPSHOT_RETRY_MS).contains(&self.now_ms);
+        let is_time = log_bytes >= log_bytes_min && !self.snapshots.failed_at_ms.is_some_and(is_resting);
+        if !is_time && !self.snapshots.is_wanted {
+            return;
+        }
+        self.snapshots.is_wanted = false;
+        if log_bytes > 0 {
+            self.pages.hold();
+            let encoder = Encoder::default();
+            self.snapshots.taking = Some(Taking { start, stage: Stage::Start, encoder, is_writing: false });
+        }
+    }
+
+    fn next_part(&self, taking: &mut Taking) -> Part {
+        match &mut taking.stage {
+            Stage::Start => {
+                taking.stage = Stage::Queues { slot: 0, told: None };
+                let (checksum, epoch) = self.log.last_sealed();
+                Part::Start(Start { shard: self.config.shard, position: taking.start, checksum, epoch })
+            }
+            Stage::Queues { slot, told } => {
+                let part = self.queues_part(slot, told);
+                if *slot >= self.queues.slots() {
+                    taking.stage = Stage::Offsets { after: None };
+                }
+                part
+            }
+            Stage::Offsets { after } => {
+                let (offsets, is_last) = self.offsets_part(after);
+                if is_last {
+                    taking.stage = Stage::Settings { after: None };
+                }
+                Part::Offsets(offsets)
+            }
+            Stage::Settings { after } => {
+                let (settings, is_last) = self.settings_part(after);
+                if is_last {
+                    taking.stage = Stage::End;
+                }
+                Part::Settings(settings)
+            }
+            Stage::End => {
+                let as_of = self.log.appended_end().bytes();
+                taking.stage = Stage::Settle { as_of, pages_added: self.pages.added() };
+                let next_page = self.pages.next_page();
+                let (held_pages, freed_pages) = self.pages.unused();
+                Part::End(End { as_of, next_page, held_pages, freed_pages })
+            }
+            Stage::Settle { .. } | Stage::Publish => unreachable!("every part is written by then"),
+        }
+    }
+
+    fn queues_part(&self, slot: &mut usize, told: &mut Option<Told>) -> Part {
+        let mut queues = Vec::new();
+        let mut bytes = 0;
+        while bytes < PART_BYTES && *slot < self.queues.slots() {
+            let Some(queue) = self.queues.in_slot(*slot) else {
+                (*slot, *told) = (*slot + 1, None);
+                continue;
+            };
+            // Of a queue that took the place of another one, nothing has been told.
+            let told_before = told.take().filter(|told| told.generation == queue.generation);
+            let next_offset = told_before.map_or(queue.base, |told| told.next_offset.max(queue.base));
+            let pages = &queue.pages[(next_offset - queue.base) as usize / ROWS_PER_PAGE..];
+            let pages_max = PART_BYTES / size_of::<PageEntry>();
+            if pages.len() > pages_max {
+                let next_offset_after = next_offset + (pages_max * ROWS_PER_PAGE) as i64;
+                *told = Some(Told { generation: queue.generation, next_offset: next_offset_after });
+                if queues.is_empty() {
+                    let pages = pages[..pages_max].to_vec();
+                    return Part::Pages { queue: name(queue), first_offset: next_offset, pages };
+                }
+                *told = Some(Told { generation: queue.generation, next_offset });
+                break;
+            }
+            bytes += size_of::<QueueState>() + queue.topic.len();
+            bytes += size_of_val(pages) + queue.open.len() * size_of::<Row>();
+            queues.push(QueueState {
+                name: name(queue),
+                min: queue.min,
+                base: queue.base,
+                next: queue.next,
+                last_store_time_ms: queue.last_store_time_ms,
+                pages: pages.to_vec(),
+                open: queue.open.clone(),
+            });
+            *slot += 1;
+        }
+        Part::Queues { as_of: self.log.appended_end().bytes(), queues }
+    }
+
+    fn offsets_part(&self, after: &mut Option<(Box<str>, Box<str>)>) -> (Vec<OffsetState>, bool) {
+        let mut offsets = Vec::new();
+        let mut bytes = 0;
+        while bytes < PART_BYTES {
+            let Some((group, topic, queues)) = self.offsets.next(after.as_ref().map(|(g, t)| (&**g, &**t))) else {
+                return (offsets, true);
+            };
+            let queues: Vec<_> = queues.map(|(queue_id, offset, end)| (queue_id, offset, end.bytes())).collect();
+            bytes += size_of::<OffsetState>() + group.len() + topic.len() + size_of_val(&queues[..]);
+            offsets.push(OffsetState { group: group.to_owned(), topic: topic.to_owned(), queues });
+            *after = Some((group.into(), topic.into()));
+        }
+        (offsets, false)
+    }
+
+    fn settings_part(&self, after: &mut Option<(u8, Box<str>)>) -> (Vec<SettingState>, bool) {
+        let mut settings = Vec::new();
+        let mut bytes = 0;
+        while bytes < PART_BYTES {
+            let Some((kind, key, value)) = self.settings.next(after.as_ref().map(|(kind, key)| (*kind, &**key))) else {
+                return (settings, true);
+            };
+            bytes += size_of::<SettingState>() + key.len() + value.len();
+            settings.push(SettingState { kind, key: key.to_owned(), value: value.to_vec() });
+            *after = Some((kind, key.into()));
+        }
+        (settings, false)
+    }
+
+    pub(super) fn on_snapshot_written(&mut self, result: Result<(), StorageError>) {
+        let Some(mut taking) = self.snapshots.taking.take() else { return };
+        taking.is_writing = false;
+        match (result, &taking.stage) {
+            (Err(error), _) => {
+                tracing::warn!(shard = self.config.shard, %error, "a snapshot could not be written; the next start will have to read more of the log");
+                self.pages.unhold();
+                self.snapshots.failed_at_ms = Some(self.now_ms);
+            }
+            (Ok(()), Stage::Publish) => {
+                self.pages.release();
+                self.snapshots.bytes = taking.encoder.bytes_written;
+                self.snapshots.kept.push(taking.start);
+                if self.snapshots.kept.len() > 2 {
+                    self.snapshots.kept.remove(0);
+                }
+                self.counters.snapshots += 1;
+            }
+            (Ok(()), _) => self.snapshots.taking = Some(taking),
+        }
+    }
+}
+
+fn name(queue: &Queue) -> QueueName {
+    QueueName { topic: (*queue.topic).to_owned(), queue_id: queue.queue_id, generation: queue.generation }
+}
