@@ -134,11 +134,12 @@ fn a_shard_comes_back_from_its_files() {
         config.geometry = store.geometry();
         (config.tail_bytes_max, config.index_bytes_max) = (0, 0);
         let (mut shard, recovered) = Shard::recover(config, &mut files).unwrap();
-        assert_eq!(recovered.messages, if round == 0 { 0 } else { 100 }, "the snapshot leaves little to replay");
+        assert_eq!(recovered.messages, if round == 0 { 0 } else { 100 }, "what came after the snapshot is replayed");
         assert_eq!(shard.bounds("T", 0).max, round * 500);
         for sent in 0..500 {
             if sent == 400 {
                 shard.want_snapshot();
+                settle(&mut shard, &files, store.direct_io());
             }
             let draft = MessageDraft {
                 topic: "T",
