@@ -178,6 +178,14 @@ impl BrokerConfig {
         Self::from_settings(Settings::broker(machine))
     }
 
+    /// `brokerIP1` and a port as clients write them: brackets around an IPv6 address.
+    pub fn client_address(&self, port: u16) -> String {
+        match &self.broker_ip1 {
+            ipv6 if ipv6.contains(':') => format!("[{ipv6}]:{port}"),
+            host => format!("{host}:{port}"),
+        }
+    }
+
     /// The port for clients that use the VIP channel.
     pub fn vip_port(&self) -> u16 {
         self.listen_port.saturating_sub(2)

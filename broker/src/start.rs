@@ -1,6 +1,6 @@
 //! A node's life: bind, open the store, recover, run the cores, stop.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -81,8 +81,10 @@ pub enum NodeError {
     Cores(RunError),
     #[error("the store cannot be read: {0}")]
     Recovery(String),
-    #[error("brokerIP1 `{0}` is not an IP address; clients connect to it, so a name will not do")]
-    Address(String),
+    #[error(
+        "brokerIP1={host} is a name that does not resolve ({reason}); clients will have to resolve it too: correct it, or give an address"
+    )]
+    Address { host: String, reason: String },
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -258,10 +260,9 @@ fn broker_parts(
     shards: Vec<(Shard, DriverOptions)>,
     now_ms: i64,
 ) -> Result<PartsAndEnd, NodeError> {
-    let ip: IpAddr = config.broker_ip1.parse().map_err(|_| NodeError::Address(config.broker_ip1.clone()))?;
-    let store_host = SocketAddr::new(ip, config.listen_port);
+    let store_host = resolve(&config.broker_ip1, config.listen_port)?;
     let core_count = shards.len();
-    let (registrar, end) = start_registrar(config, store_host)?.unzip();
+    let (registrar, end) = start_registrar(config)?.unzip();
     let mut registrar = registrar;
     let settings = shards.first().map(|(system_shard, _)| stored_settings(system_shard)).unwrap_or_default();
     let mut parts = Vec::new();
@@ -276,6 +277,14 @@ fn broker_parts(
         parts.push((BrokerParts { config, core_count, store_host, shard, topics, groups, system }, driver));
     }
     Ok((parts, end))
+}
+
+/// The address that stands in every message for the broker that took it; of a name, its first IPv4 address if any.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, NodeError> {
+    let failed = |reason: String| NodeError::Address { host: host.to_owned(), reason };
+    let found: Vec<_> = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+    let preferred = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    preferred.copied().ok_or_else(|| failed("it has no address".to_owned()))
 }
 
 /// Kind, key and value of each setting the system shard remembers.
@@ -327,20 +336,16 @@ fn topic_settings(config: &BrokerConfig, metadata_page_size: Option<usize>) -> T
     }
 }
 
-fn start_registrar(
-    config: &BrokerConfig,
-    store_host: SocketAddr,
-) -> Result<Option<(Registrar, RegistrarEnd)>, NodeError> {
+fn start_registrar(config: &BrokerConfig) -> Result<Option<(Registrar, RegistrarEnd)>, NodeError> {
     if config.namesrv_addr.is_empty() {
         return Ok(None);
     }
-    let ha_address = SocketAddr::new(store_host.ip(), store_host.port().saturating_add(1));
     let registration = Registration {
         cluster_name: config.broker_cluster_name.clone(),
         broker_name: config.broker_name.clone(),
         broker_id: config.broker_id,
-        broker_address: store_host.to_string(),
-        ha_address: ha_address.to_string(),
+        broker_address: config.client_address(config.listen_port),
+        ha_address: config.client_address(config.listen_port.saturating_add(1)),
         name_servers: config.namesrv_addr.clone(),
         period: Duration::from_millis(config.register_name_server_period.unsigned_abs()),
         answer_timeout: Duration::from_millis(config.register_broker_timeout_mills.unsigned_abs()),

@@ -25,7 +25,7 @@ impl Block {
             let address = std::net::SocketAddr::new(config.bind_address, config.listen_port);
             block.add("broker", format!("{} of {}", config.broker_name, config.broker_cluster_name));
             block.add("listening", format!("{address} and port {}", config.vip_port()));
-            block.add("told to clients", format!("{}:{}", config.broker_ip1, config.listen_port));
+            block.add("told to clients", config.client_address(config.listen_port));
             block.add(
                 "registers at",
                 match config.namesrv_addr.join(", ") {

@@ -35,6 +35,8 @@ pub enum Kind {
     Only(&'static str),
     /// An IPv4 or IPv6 address.
     Ip,
+    /// An IPv4 address, an IPv6 address with or without brackets, or a host name.
+    Host,
     /// `host:port` separated by `;`.
     Addresses,
     /// Hours of the day, `00` to `23`, separated by `;`.
@@ -77,6 +79,7 @@ impl Kind {
             Kind::Choice(words) => words.iter().find(|word| **word == raw)?.to_string(),
             Kind::Only(word) => word.eq_ignore_ascii_case(raw).then(|| word.to_owned())?,
             Kind::Ip => raw.parse::<IpAddr>().ok()?.to_string(),
+            Kind::Host => host(raw)?,
             Kind::Addresses => addresses(raw)?.join(";"),
             Kind::Hours => {
                 let is_hour = |part: &str| part.trim().parse::<u8>().is_ok_and(|hour| hour < 24);
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Choice(words) => words.join(" or "),
             Kind::Only(word) => format!("only {word}"),
             Kind::Ip => "an IPv4 or IPv6 address".into(),
+            Kind::Host => "an IPv4 or IPv6 address or a host name".into(),
             Kind::Addresses => "host:port, several separated by ;".into(),
             Kind::Hours => "hours from 00 to 23, several separated by ;".into(),
         }
@@ -122,6 +126,24 @@ fn parse_bool(raw: &str) -> Option<bool> {
     } else {
         None
     }
+}
+
+/// An address in its plain form (no brackets), or a host name as it is written.
+fn host(raw: &str) -> Option<String> {
+    let bare = raw.strip_prefix('[').and_then(|raw| raw.strip_suffix(']')).filter(|bare| bare.contains(':'));
+    if let Ok(address) = bare.unwrap_or(raw).parse::<IpAddr>() {
+        return Some(address.to_string());
+    }
+    // RFC 1123, and the underscore that container names have.
+    let is_label = |label: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(is_allowed) && !label.starts_with('-')
+    };
+    // The last label of a name is no number: what looks like an address but is none is a typing mistake.
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let name = raw.strip_suffix('.').unwrap_or(raw);
+    let is_name = name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number);
+    is_name.then(|| raw.to_owned())
 }
 
 /// Splits `host:port;host:port`; empty parts are dropped, as RocketMQ does. `None` if a part is neither.

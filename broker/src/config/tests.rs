@@ -47,7 +47,7 @@ fn every_name_type_and_default_is_that_of_rocketmq() {
             "boolean" => matches!(declared.kind, Kind::Bool | Kind::Only("false")),
             "int" | "long" => matches!(declared.kind, Kind::Int(_, _)),
             "double" => declared.kind == Kind::Float,
-            "String" => matches!(declared.kind, Kind::Text | Kind::Ip | Kind::Addresses | Kind::Hours),
+            "String" => matches!(declared.kind, Kind::Text | Kind::Host | Kind::Addresses | Kind::Hours),
             _ => matches!(declared.kind, Kind::Choice(_) | Kind::Only(_)),
         };
         assert!(fits, "{class}.{name} is a {java_type}, declared as {:?}", declared.kind);
@@ -189,5 +189,20 @@ fn wrong_values_are_refused_by_name_range_and_line() {
     ];
     for (text, message) in cases {
         assert_eq!(with(text).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn the_address_for_clients_may_be_a_name() {
+    let set = |value: &str| {
+        let mut settings = Settings::broker(&machine());
+        settings.set("brokerIP1", value, Origin::Flag("-c")).map(|()| BrokerConfig::from_settings(settings).unwrap())
+    };
+    let told = |value: &str| set(value).unwrap().client_address(10911);
+    assert_eq!(told("rocketmq-broker"), "rocketmq-broker:10911");
+    assert_eq!(told("broker_1.example.com"), "broker_1.example.com:10911");
+    assert_eq!((told("[::1]"), told("::1")), ("[::1]:10911".to_owned(), "[::1]:10911".to_owned()));
+    for wrong in ["10.0.0.256", "10.0.0", "a b", "broker:10911", "[10.0.0.1]", "-x", ""] {
+        assert!(wrong.is_empty() || set(wrong).is_err(), "{wrong}");
     }
 }

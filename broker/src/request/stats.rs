@@ -210,7 +210,7 @@ pub fn topics_of_group(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let to = request.reply_address();
     gather(broker, ask, move |broker, answers: Vec<Committed>| {
         let topics: BTreeSet<String> = answers.into_iter().flatten().map(|(topic, ..)| topic).collect();
-        let broker_addr = Some(broker.store_host.to_string());
+        let broker_addr = Some(broker.config.client_address(broker.config.listen_port));
         let json = body::encode(&body::TopicList { topic_list: topics.into_iter().collect(), broker_addr });
         broker.reply_json(to, &json);
     });

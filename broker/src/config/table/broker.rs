@@ -9,7 +9,7 @@ table! {
     - rocketmqHome, Text, (Machine::rocketmq_home), no_effect, HOME;
     * namesrvAddr, Addresses, null, used, "name servers this broker registers at, host:port separated by `;` (also -n and NAMESRV_ADDR)";
     * listenPort, Int(1, 65_535), "10911", used, "port for clients; port - 2 is open too, for clients that use the VIP channel";
-    * brokerIP1, Ip, (Machine::address), used, "address told to clients through the name server; clients connect to it";
+    * brokerIP1, Host, (Machine::address), used, "address told to clients through the name server; clients connect to it";
     - brokerIP2, Text, (Machine::address), not_yet, REPLICATION;
     * recoverConcurrently, Bool, "false", no_effect, OWN_RECOVERY;
     - brokerPermission, Int(0, 7), "6", used, "what clients may do with the whole broker: 4 read + 2 write";
@@ -150,7 +150,7 @@ table! {
     - transactionCheckRocksdbQueueCapacity, INT, "2000", no_effect, ROCKSDB;
     - transactionOpMsgMaxSize, INT, "4096", not_yet, TRANSACTIONS;
     - transactionOpBatchInterval, INT, "3000", not_yet, TRANSACTIONS;
-    * aclEnable, Bool, "false", obsolete, ACL_V1;
+    * aclEnable, Only("false"), "false", obsolete, ACL_V1;
     - storeReplyMessageEnable, Bool, "true", not_yet, REPLIES;
     - enableDetailStat, Bool, "true", not_yet, STATISTICS;
     - autoDeleteUnusedStats, Bool, "true", not_yet, STATISTICS;

@@ -131,7 +131,7 @@ table! {
     - transientStorePoolSize, INT, "5", no_effect, OWN_LOG;
     - fastFailIfNoBufferInStorePool, Bool, "false", no_effect, OWN_LOG;
     * writeWithoutMmap, Bool, "false", no_effect, OWN_LOG;
-    - enableDLegerCommitLog, Bool, "false", obsolete, DLEDGER;
+    - enableDLegerCommitLog, Only("false"), "false", obsolete, DLEDGER;
     - dLegerGroup, Text, null, obsolete, DLEDGER;
     - dLegerPeers, Text, null, obsolete, DLEDGER;
     - dLegerSelfId, Text, null, obsolete, DLEDGER;
@@ -175,7 +175,7 @@ table! {
     - pullBatchMaxMessageCount, Int(1, 65_535), "160", not_yet, "maxTransferCountOnMessageInMemory alone limits the messages of a pull";
     * totalReplicas, INT, "1", not_yet, REPLICATION;
     * inSyncReplicas, INT, "1", not_yet, REPLICATION;
-    * minInSyncReplicas, INT, "1", not_yet, REPLICATION;
+    * minInSyncReplicas, Int(1, 1), "1", not_yet, REPLICATION;
     * allAckInSyncStateSet, Bool, "false", not_yet, CONTROLLER;
     * enableAutoInSyncReplicas, Bool, "false", not_yet, REPLICATION;
     * haFlowControlEnable, Bool, "false", not_yet, REPLICATION;
