@@ -1,23 +1,41 @@
-//! Keeps the broker registered at its name servers, from a service thread of its own: a name server that
-//! is slow or gone costs no core anything.
+//! Keeps the broker registered at its name servers, from service threads of its own: a name server that
+//! is slow or gone costs no core anything, and no other name server either.
 //!
 //! Registers at start, every `registerNameServerPeriod`, and at once when a topic changes; unregisters when
 //! the process stops. One connection per name server is kept open, because a name server drops a broker
 //! whose connection closes.
+//!
+//! ```text
+//!  system core --Topics, Stop--> rmq-registrar --Order--> rmq-registrar-0  one thread per name server,
+//!       ^                        (never waits)     `----> rmq-registrar-1  which blocks on its socket
+//!       `------------- ordered topics, from whichever answers a round first ---------'
+//! ```
+//!
+//! The thread in the middle keeps every lock away from the core: it takes each message at once and leaves it in the
+//! inbox of each name server's thread, where only the latest order counts.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rmq_net::body::{self, KvTable};
 use rmq_net::codes::{request, response};
 use rmq_net::frame::{Frame, Serialization, frame_size};
 use rmq_net::reply::FrameWriter;
 
-/// How long one connect or one answer may take.
+/// How long one address of a name server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a stop waits for the name servers to take the broker out of their routes, all together. Closing the
+/// connections does the same, a little later.
+const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a thread that waits for its name server looks whether the process stops.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+const READ_BYTES: usize = 16 * 1024;
 
 /// Who registers, and where.
 #[derive(Clone, Debug)]
@@ -31,6 +49,7 @@ pub struct Registration {
     pub ha_address: String,
     pub name_servers: Vec<String>,
     pub period: Duration,
+    /// For a whole registration at one name server: to connect, to be written, to be answered.
     pub answer_timeout: Duration,
 }
 
@@ -44,15 +63,16 @@ enum Message {
 /// the name servers to notice the closed connection.
 pub struct Registrar {
     messages: Sender<Message>,
+    ordered_topics: Receiver<Vec<String>>,
 }
 
 impl Registrar {
     pub fn start(registration: Registration) -> io::Result<(Self, RegistrarEnd)> {
         let (messages, inbox) = channel();
-        let thread = std::thread::Builder::new()
-            .name("rmq-registrar".into())
-            .spawn(move || Worker::new(registration).run(&inbox))?;
-        Ok((Self { messages }, RegistrarEnd(thread)))
+        let (ordered, ordered_topics) = channel();
+        let coordinator = Coordinator::start(Arc::new(registration), &ordered)?;
+        let thread = std::thread::Builder::new().name("rmq-registrar".into()).spawn(move || coordinator.run(&inbox))?;
+        Ok((Self { messages, ordered_topics }, RegistrarEnd(thread)))
     }
 
     /// Registers with this body at once and from now on.
@@ -61,16 +81,23 @@ impl Registrar {
         let _ = self.messages.send(Message::Topics(body.into()));
     }
 
-    /// Asks the thread to unregister everywhere and to end; does not wait for it.
+    /// The topics the name servers know to be ordered (namespace `ORDER_TOPIC_CONFIG`), if any said so since the last
+    /// call. Never waits.
+    pub fn ordered_topics(&self) -> Option<Vec<String>> {
+        self.ordered_topics.try_iter().last()
+    }
+
+    /// Asks the threads to unregister everywhere and to end; does not wait for them.
     pub fn stop_soon(&self) {
         let _ = self.messages.send(Message::Stop);
     }
 }
 
-/// Waits for the end of the registration thread; kept by whoever waits for the cores.
+/// Waits for the end of the registration; kept by whoever waits for the cores.
 pub struct RegistrarEnd(JoinHandle<()>);
 
 impl RegistrarEnd {
+    /// Returns at most 3 s after [`Registrar::stop_soon`], whatever the name servers do.
     pub fn wait(self) {
         if self.0.join().is_err() {
             tracing::error!("the registration thread had panicked");
@@ -78,81 +105,196 @@ impl RegistrarEnd {
     }
 }
 
-struct NameServer {
-    address: String,
-    stream: Option<TcpStream>,
-    /// Whether the last attempt failed, so that only changes are logged.
-    is_failing: bool,
+/// What a name server's thread is to do next.
+#[derive(Clone)]
+enum Order {
+    /// `round` counts the registrations: all name servers get the same number for the same one.
+    Register {
+        round: u64,
+        body: Bytes,
+    },
+    Unregister {
+        deadline: Instant,
+    },
+    /// End without a word.
+    End,
 }
 
+/// Holds the latest order for one thread; an older one that was not taken is dropped.
+#[derive(Default)]
+struct Inbox {
+    order: Mutex<Option<Order>>,
+    changed: Condvar,
+}
+
+impl Inbox {
+    fn put(&self, order: Order) {
+        *self.lock() = Some(order);
+        self.changed.notify_one();
+    }
+
+    fn take(&self) -> Order {
+        let mut order = self.lock();
+        loop {
+            match order.take() {
+                Some(order) => return order,
+                None => order = self.changed.wait(order).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn is_to_stop(&self) -> bool {
+        matches!(*self.lock(), Some(Order::Unregister { .. } | Order::End))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Order>> {
+        // Nothing is done under the lock that could leave half an order behind.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread in the middle. It never waits for a name server, so a change or a stop is passed on at once.
+struct Coordinator {
+    period: Duration,
+    inboxes: Vec<Arc<Inbox>>,
+    /// Disconnected when every name server's thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Coordinator {
+    fn start(registration: Arc<Registration>, ordered: &Sender<Vec<String>>) -> io::Result<Self> {
+        let (running, ended) = channel();
+        let newest_answered = Arc::new(AtomicU64::new(0));
+        let mut coordinator = Self { period: registration.period, inboxes: Vec::new(), ended };
+        for (number, address) in registration.name_servers.iter().enumerate() {
+            let inbox = Arc::new(Inbox::default());
+            let worker = Worker {
+                registration: registration.clone(),
+                inbox: inbox.clone(),
+                name_server: NameServer { address: address.clone(), connection: None },
+                is_failing: false,
+                next_opaque: 0,
+                newest_answered: newest_answered.clone(),
+                ordered: ordered.clone(),
+                _running: running.clone(),
+            };
+            let builder = std::thread::Builder::new().name(format!("rmq-registrar-{number}"));
+            if let Err(error) = builder.spawn(move || worker.run()) {
+                coordinator.order(&Order::End);
+                return Err(error);
+            }
+            coordinator.inboxes.push(inbox);
+        }
+        Ok(coordinator)
+    }
+
+    fn run(self, inbox: &Receiver<Message>) {
+        let mut round = 0;
+        let mut body = None;
+        loop {
+            match inbox.recv_timeout(self.period) {
+                Ok(Message::Topics(changed)) => body = Some(changed),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Stop) => return self.unregister(),
+                Err(RecvTimeoutError::Disconnected) => return self.order(&Order::End),
+            }
+            if let Some(body) = body.clone() {
+                round += 1;
+                self.order(&Order::Register { round, body });
+            }
+        }
+    }
+
+    fn unregister(self) {
+        let deadline = Instant::now() + UNREGISTER_TIMEOUT;
+        self.order(&Order::Unregister { deadline });
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if self.ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("stopping although not every name server has confirmed that this broker is gone");
+        }
+    }
+
+    fn order(&self, order: &Order) {
+        self.inboxes.iter().for_each(|inbox| inbox.put(order.clone()));
+    }
+}
+
+/// One name server's thread.
 struct Worker {
-    registration: Registration,
-    name_servers: Vec<NameServer>,
-    body: Option<Bytes>,
+    registration: Arc<Registration>,
+    inbox: Arc<Inbox>,
+    name_server: NameServer,
+    /// Whether the last attempt failed, so that only changes are logged.
+    is_failing: bool,
     next_opaque: i32,
+    /// The newest round any name server has answered: as in RocketMQ, the first answer of a round is the one that
+    /// says which topics are ordered.
+    newest_answered: Arc<AtomicU64>,
+    ordered: Sender<Vec<String>>,
+    /// Dropped at the thread's end.
+    _running: Sender<()>,
 }
 
 impl Worker {
-    fn new(registration: Registration) -> Self {
-        let name_servers = registration
-            .name_servers
-            .iter()
-            .map(|address| NameServer { address: address.clone(), stream: None, is_failing: false })
-            .collect();
-        Self { registration, name_servers, body: None, next_opaque: 0 }
-    }
-
-    fn run(mut self, inbox: &Receiver<Message>) {
+    fn run(mut self) {
         loop {
-            match inbox.recv_timeout(self.registration.period) {
-                Ok(Message::Topics(body)) => {
-                    self.body = Some(body);
-                    // Several changes in a row: only the last one matters.
-                    while let Ok(message) = inbox.try_recv() {
-                        match message {
-                            Message::Topics(body) => self.body = Some(body),
-                            Message::Stop => return self.unregister_everywhere(),
-                        }
-                    }
-                    self.register_everywhere();
+            match self.inbox.take() {
+                Order::Register { round, body } => self.register(round, &body),
+                Order::Unregister { deadline } => {
+                    self.call("unregister", request::UNREGISTER_BROKER, &[], deadline, |_| false);
+                    return;
                 }
-                Err(RecvTimeoutError::Timeout) => self.register_everywhere(),
-                Ok(Message::Stop) => return self.unregister_everywhere(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Order::End => return,
             }
         }
     }
 
-    fn register_everywhere(&mut self) {
-        let Some(body) = self.body.clone() else { return };
-        self.everywhere("register", request::REGISTER_BROKER, &body);
-    }
-
-    fn unregister_everywhere(&mut self) {
-        self.everywhere("unregister", request::UNREGISTER_BROKER, &[]);
-    }
-
-    fn everywhere(&mut self, what: &str, code: i32, body: &[u8]) {
-        for index in 0..self.name_servers.len() {
-            self.next_opaque = self.next_opaque.wrapping_add(1);
-            let opaque = self.next_opaque;
-            let frame = self.frame(code, opaque, body);
-            let timeout = self.registration.answer_timeout;
-            let server = &mut self.name_servers[index];
-            let outcome = server.call(&frame, opaque, timeout);
-            match &outcome {
-                Err(error) if !server.is_failing => {
-                    tracing::warn!(name_server = %server.address, %error, "could not {what} at the name server; will keep trying");
-                }
-                Ok(()) if server.is_failing => tracing::info!(name_server = %server.address, "name server is back"),
-                _ => {}
-            }
-            server.is_failing = outcome.is_err();
+    fn register(&mut self, round: u64, body: &[u8]) {
+        let deadline = Instant::now() + self.registration.answer_timeout;
+        let answer = self.call("register", request::REGISTER_BROKER, body, deadline, Inbox::is_to_stop);
+        let Some(answer) = answer else { return };
+        if self.newest_answered.fetch_max(round, Ordering::Relaxed) >= round || answer.is_empty() {
+            return;
         }
+        match body::decode::<KvTable>(&answer) {
+            // The receiver is gone only when the broker stops.
+            Ok(KvTable { table }) => drop(self.ordered.send(table.into_keys().collect())),
+            Err(error) => {
+                tracing::warn!(name_server = %self.name_server.address, %error, "the list of ordered topics cannot be read");
+            }
+        }
+    }
+
+    /// The body of a successful answer; `None` otherwise, which is logged when it is news.
+    fn call(
+        &mut self,
+        what: &str,
+        code: i32,
+        body: &[u8],
+        deadline: Instant,
+        is_given_up: fn(&Inbox) -> bool,
+    ) -> Option<Vec<u8>> {
+        self.next_opaque = self.next_opaque.wrapping_add(1);
+        let opaque = self.next_opaque;
+        let frame = self.frame(code, opaque, body);
+        let patience = Patience { deadline, is_given_up, inbox: &self.inbox };
+        let outcome = match self.name_server.call(&frame, opaque, &patience) {
+            Err(_) if patience.is_given_up() => return None,
+            outcome => outcome,
+        };
+        match &outcome {
+            Err(error) if !self.is_failing => {
+                tracing::warn!(name_server = %self.name_server.address, %error, "could not {what} at the name server; will keep trying");
+            }
+            Ok(_) if self.is_failing => tracing::info!(name_server = %self.name_server.address, "name server is back"),
+            _ => {}
+        }
+        self.is_failing = outcome.is_err();
+        outcome.ok()
     }
 
     fn frame(&self, code: i32, opaque: i32, body: &[u8]) -> Vec<u8> {
-        let me = &self.registration;
+        let me = &*self.registration;
         let mut frame = Vec::with_capacity(body.len() + 512);
         FrameWriter::request(&mut frame, Serialization::Json, code, opaque, false, body.len(), |ext| {
             if code == request::REGISTER_BROKER {
@@ -173,36 +315,72 @@ impl Worker {
     }
 }
 
+/// How long a call may go on.
+struct Patience<'a> {
+    deadline: Instant,
+    inbox: &'a Inbox,
+    is_given_up: fn(&Inbox) -> bool,
+}
+
+impl Patience<'_> {
+    fn is_given_up(&self) -> bool {
+        (self.is_given_up)(self.inbox)
+    }
+
+    /// The time left, never zero; an error when there is none.
+    fn rest(&self) -> io::Result<Duration> {
+        if self.is_given_up() {
+            return Err(io::Error::other("the broker stops"));
+        }
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+            rest => Ok(rest),
+        }
+    }
+
+    /// How long one system call may block.
+    fn step(&self) -> io::Result<Duration> {
+        Ok(self.rest()?.min(STOP_LOOK))
+    }
+}
+
+/// One name server and the connection to it that is kept open.
+struct NameServer {
+    address: String,
+    connection: Option<Connection>,
+}
+
 impl NameServer {
-    fn call(&mut self, frame: &[u8], opaque: i32, timeout: Duration) -> io::Result<()> {
-        let was_connected = self.stream.is_some();
-        let mut outcome = self.try_call(frame, opaque, timeout);
+    /// One request and the body of its answer, all within the deadline. A lost connection is made again once.
+    fn call(&mut self, frame: &[u8], opaque: i32, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
+        let was_connected = self.connection.is_some();
+        let mut outcome = self.try_call(frame, opaque, patience);
         if was_connected && outcome.as_ref().is_err_and(is_connection_lost) {
             // Most likely the name server was restarted since; it knows nothing of this broker until it is told.
-            self.stream = None;
-            outcome = self.try_call(frame, opaque, timeout);
+            self.connection = None;
+            outcome = self.try_call(frame, opaque, patience);
         }
-        if outcome.is_err() {
-            self.stream = None;
+        // A call given up for a stop leaves its connection to the unregistration, if no frame was cut in two.
+        let is_whole = self.connection.as_ref().is_some_and(|connection| !connection.is_mid_write);
+        if outcome.is_err() && !(patience.is_given_up() && is_whole) {
+            self.connection = None;
         }
         outcome
     }
 
-    fn try_call(&mut self, frame: &[u8], opaque: i32, timeout: Duration) -> io::Result<()> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => none.insert(connect(&self.address)?),
+    fn try_call(&mut self, frame: &[u8], opaque: i32, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(Connection::open(&self.address, patience)?),
         };
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        stream.write_all(frame)?;
+        connection.write(frame, patience)?;
         loop {
-            let answer = read_frame(stream)?;
+            let answer = connection.read_frame(patience)?;
             let answer = Frame::decode(&answer).map_err(|error| io::Error::other(error.to_string()))?;
             // A name server may also send requests of its own (NOTIFY_MIN_BROKER_ID_CHANGE); they need no answer.
             if answer.is_response() && answer.opaque == opaque {
                 return match answer.code {
-                    response::SUCCESS => Ok(()),
+                    response::SUCCESS => Ok(answer.body.to_vec()),
                     code => Err(io::Error::other(format!("answered code {code}"))),
                 };
             }
@@ -210,30 +388,72 @@ impl NameServer {
     }
 }
 
+struct Connection {
+    stream: TcpStream,
+    /// What has arrived of the next frames.
+    received: Vec<u8>,
+    /// Part of a request was written and the rest was not: nothing else can follow.
+    is_mid_write: bool,
+}
+
+impl Connection {
+    fn open(address: &str, patience: &Patience<'_>) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address");
+        for address in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT.min(patience.rest()?)) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Self { stream, received: Vec::new(), is_mid_write: false });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn write(&mut self, mut frame: &[u8], patience: &Patience<'_>) -> io::Result<()> {
+        while !frame.is_empty() {
+            self.stream.set_write_timeout(Some(patience.step()?))?;
+            match self.stream.write(frame) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    frame = &frame[written..];
+                    self.is_mid_write = !frame.is_empty();
+                }
+                Err(error) if is_worth_another_try(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_frame(&mut self, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
+        loop {
+            let size = frame_size(&self.received).map_err(|error| io::Error::other(error.to_string()))?;
+            if let Some(size) = size.filter(|size| *size <= self.received.len()) {
+                return Ok(self.received.drain(..size).collect());
+            }
+            self.stream.set_read_timeout(Some(patience.step()?))?;
+            let mut piece = [0; READ_BYTES];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.received.extend_from_slice(&piece[..length]),
+                Err(error) if is_worth_another_try(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A step is over, not the call.
+fn is_worth_another_try(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
 fn is_connection_lost(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address");
-    for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
-    stream.read_exact(&mut frame)?;
-    let size = frame_size(&frame).map_err(|error| io::Error::other(error.to_string()))?.unwrap_or(4);
-    frame.resize(size, 0);
-    stream.read_exact(&mut frame[4..])?;
-    Ok(frame)
-}
+#[cfg(test)]
+mod tests;
