@@ -268,6 +268,7 @@ impl Broker {
         }
         self.next_tick_ms = self.now_ms + TICK_MS;
         self.locked_groups.tick(self.now_ms);
+        crate::system::take_ordered_topics(self);
         self.hand_over_counts();
     }
 

@@ -1,12 +1,12 @@
 //! What only the system core keeps: connected clients, queue locks, and the tie to the name servers.
 
-use rmq_net::body::RegisterBrokerBody;
+use rmq_net::body::{RegisterBrokerBody, TopicConfig};
 use rmq_net::connection::ConnectionId;
 
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
-use crate::request::{client, pull};
+use crate::request::{client, pull, topic_change};
 use crate::state::clients::ClientRegistry;
 use crate::state::locks::QueueLocks;
 use crate::state::stats::{BrokerStats, CountersDelta};
@@ -73,10 +73,53 @@ pub fn register(broker: &mut Broker) {
     registrar.topics_changed(body.encode());
 }
 
+/// Takes over which topics are ordered, if a name server has said so since the last call.
+pub fn take_ordered_topics(broker: &mut Broker) {
+    let registrar = broker.system.as_ref().and_then(|system| system.registrar.as_ref());
+    if let Some(ordered) = registrar.and_then(Registrar::ordered_topics) {
+        mark_ordered(broker, &ordered);
+    }
+}
+
+/// As in RocketMQ, a topic that a name server does not list keeps its mark: `mqadmin` may have set it here alone.
+fn mark_ordered(broker: &mut Broker, ordered: &[String]) {
+    for name in ordered {
+        let Some(config) = broker.topics.get(name).filter(|config| !config.order) else { continue };
+        let config = TopicConfig { order: true, ..(**config).clone() };
+        tracing::info!(topic = name, "a name server lists the topic as ordered");
+        if let Err(error) = topic_change::store_topic(broker, config) {
+            // The next registration is answered with the same list.
+            tracing::warn!(topic = name, %error, "could not record that the topic is ordered");
+            return;
+        }
+    }
+}
+
 /// Answers what is held, and unregisters.
 pub fn begin_stop(broker: &mut Broker) {
     pull::release_polls(broker);
     if let Some(registrar) = broker.system.as_mut().and_then(|system| system.registrar.take()) {
         registrar.stop_soon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Cores;
+
+    #[test]
+    fn topics_a_name_server_lists_become_ordered_on_every_core_and_others_stay_as_they_are() {
+        let mut cores = Cores::new(2);
+        for topic in ["A", "B", "C"] {
+            cores.create_topic(topic, "1", "6", "");
+        }
+        super::mark_ordered(cores.broker(0), &["A".to_owned(), "absent".to_owned()]);
+        cores.run();
+        super::mark_ordered(cores.broker(0), &["B".to_owned()]);
+        cores.run();
+        for core in [0, 1] {
+            let mut is_ordered = |topic: &str| cores.broker(core).topics.get(topic).map(|config| config.order);
+            assert_eq!(["A", "B", "C", "absent"].map(&mut is_ordered), [Some(true), Some(true), Some(false), None]);
+        }
     }
 }
