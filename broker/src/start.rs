@@ -218,8 +218,12 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
     let mut memory_bytes_max = 0;
     for shard in 0..store.shard_count() {
         let files = store.shard_files(shard);
-        let shard_config =
-            ShardConfig { durability, geometry: store.geometry(), ..ShardConfig::new(shard, store.epoch()) };
+        let shard_config = ShardConfig {
+            durability,
+            geometry: store.geometry(),
+            powered_since: store.powered_since(),
+            ..ShardConfig::new(shard, store.epoch())
+        };
         memory_bytes_max += shard_config.tail_bytes_max
             + shard_config.read_bytes_max
             + shard_config.index_bytes_max

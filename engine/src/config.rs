@@ -78,6 +78,9 @@ pub struct ShardConfig {
     pub shard: u16,
     /// Which opening of the store this is: larger than at every earlier opening (the manifest counts them).
     pub epoch: u64,
+    /// First epoch since this machine was started: what the device completed in it or later was not exposed to a
+    /// loss of power. `epoch` itself if that is not known.
+    pub powered_since: u64,
     pub geometry: Geometry,
     pub durability: Durability,
     /// Bytes of finished log chunks kept in memory for tail readers. Full: the oldest goes.
@@ -101,6 +104,7 @@ impl ShardConfig {
         Self {
             shard,
             epoch,
+            powered_since: epoch,
             geometry: Geometry::default(),
             durability: Durability::Async,
             tail_bytes_max: 64 * MIB,

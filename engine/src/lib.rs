@@ -28,13 +28,13 @@ mod storage;
 pub mod store_dir;
 
 pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
-pub use commit_log::batch::BatchError;
+pub use commit_log::batch::{BatchError, BatchHeader, Proof};
 pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
 pub use config::{Durability, Geometry, ShardConfig};
 pub use consume_queue::table::Bounds;
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{
     AppendError, Boundary, Fetch, FetchRequest, LogSource, Nothing, Placed, ReadRecord, RecoverError, Recovered,
-    Searched, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
+    Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
 };
 pub use storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};

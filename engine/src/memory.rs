@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::config::ShardConfig;
-use crate::shard::{LogSource, RecoverError, Shard};
+use crate::shard::{LogSource, RecoverError, SegmentSource, Shard};
 use crate::storage::{CommandKind, StorageCommand, StorageDone};
 
 /// The files of one shard.
@@ -105,7 +105,7 @@ fn read_at(file: &[u8], at: u64, into: &mut [u8]) -> usize {
     len
 }
 
-impl LogSource for MemoryStorage {
+impl SegmentSource for MemoryStorage {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
         Ok(self.segments.keys().copied().collect())
     }
@@ -114,7 +114,9 @@ impl LogSource for MemoryStorage {
         let file = self.segments.get(&segment_start).map(Vec::as_slice).unwrap_or_default();
         Ok(read_at(file, at, into))
     }
+}
 
+impl LogSource for MemoryStorage {
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
         write_at(&mut self.index, at, pages, pages.len());
         Ok(())

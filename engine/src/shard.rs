@@ -5,8 +5,9 @@
 //! the owner at once, to readers (rows, bounds) only when the log is durable up to it.
 
 mod append;
+pub(crate) mod behind;
 mod fetch;
-mod recover;
+pub(crate) mod recover;
 mod restore;
 mod snapshot;
 
@@ -28,7 +29,7 @@ use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, Storag
 
 pub use append::{AppendError, Placed};
 pub use fetch::{Boundary, Fetch, FetchRequest, Nothing, ReadRecord, Searched, StoreTime, TagFilter};
-pub use recover::{LogSource, RecoverError, Recovered};
+pub use recover::{LogSource, RecoverError, Recovered, SegmentSource};
 
 /// Names something that waits for storage. Chosen by the caller, given back by [`Shard::ready`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

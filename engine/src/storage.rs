@@ -4,6 +4,8 @@
 //! [`StorageCommand`]s with `Shard::next_command`, carries them out in any order and any number at once, and returns
 //! each one's result with `Shard::complete`. Buffers travel inside the commands, so they live until the driver is done.
 
+use std::ops::Range;
+
 use crate::buffer::{SharedBuffer, UniqueBuffer, WriteBytes};
 
 /// Names one command of one shard until it is completed.
@@ -49,10 +51,10 @@ pub enum CommandKind {
     /// Write a piece of the unfinished snapshot named by its position in the log; `at` 0 begins it anew. Answer with
     /// [`StorageDone::SnapshotWritten`].
     WriteSnapshot { start: u64, at: u64, bytes: Vec<u8> },
-    /// Make the unfinished snapshot count, as a whole or not at all, after the log from `start` to `log_end`, the index
-    /// and the snapshot are on stable media; then remove snapshots before `keep_from`. Answer with
-    /// [`StorageDone::SnapshotWritten`].
-    PublishSnapshot { start: u64, log_end: u64, keep_from: u64 },
+    /// Make the unfinished snapshot count, as a whole or not at all, after these positions of the log (what came since
+    /// the snapshot before, which saw to the rest), the index and the snapshot are on stable media; then remove
+    /// snapshots before `keep_from`. Answer with [`StorageDone::SnapshotWritten`].
+    PublishSnapshot { start: u64, log: Range<u64>, keep_from: u64 },
 }
 
 /// A command that succeeded.

@@ -111,12 +111,18 @@ impl StoreDir {
                 if has_segments(path) {
                     return Err(StoreError::ManifestMissing { path: path.to_path_buf() });
                 }
-                Manifest { shard_count: options.shard_count, geometry: options.geometry, epoch: 0 }
+                Manifest {
+                    shard_count: options.shard_count,
+                    geometry: options.geometry,
+                    epoch: 0,
+                    boot: 0,
+                    boot_epoch: 0,
+                }
             }
             Err(error) => return Err(StoreError::io(&manifest_path, "cannot read", error)),
         };
         let direct_io = probe_direct_io(path)?;
-        manifest.epoch += 1;
+        manifest.count_opening(boot_id());
         replace_file(path, "manifest", &manifest.encode())?;
         // After the manifest: folders without one would be a store whose manifest was lost.
         for shard in 0..manifest.shard_count {
@@ -142,6 +148,11 @@ impl StoreDir {
         self.manifest.epoch
     }
 
+    /// First epoch since this machine was started.
+    pub fn powered_since(&self) -> u64 {
+        self.manifest.boot_epoch
+    }
+
     pub fn direct_io(&self) -> DirectIo {
         self.direct_io
     }
@@ -154,6 +165,12 @@ impl StoreDir {
         assert!(shard < self.manifest.shard_count, "the store has this shard");
         ShardFiles::new(self.path.join(format!("shard-{shard:02}")), self.manifest.geometry)
     }
+}
+
+/// Names this start of the machine; 0 where the kernel does not say.
+fn boot_id() -> u128 {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&id.trim().replace('-', ""), 16).unwrap_or(0)
 }
 
 /// Whether there is a log, and so a manifest must be. A first start may have been killed before either.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::{
     AppendError, BatchItem, Boundary, Bounds, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
-    PhysicalOffset, ReadRecord, Record, Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter, Ticket,
+    PhysicalOffset, ReadRecord, Record, RecoverError, Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter,
+    Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
@@ -344,6 +345,37 @@ fn a_damaged_record_is_skipped_and_its_neighbours_in_other_batches_are_not() {
     fixture.storage.segment_mut(0).unwrap()[at] ^= 1;
     assert_eq!([9, 10, 11].map(|offset| first_from(&mut fixture, offset).0), [9, 11, 11]);
     assert_eq!(fixture.shard.counters().reads.damaged_records, 1);
+}
+
+#[test]
+fn damage_before_the_end_is_refused_and_named_however_large_the_hole() {
+    const MIB: usize = 1 << 20;
+    let mut config = config(1);
+    config.geometry = Geometry { segment_bytes: 64 << 20, chunk_bytes: 1 << 20 };
+    let mut storage = MemoryStorage::new();
+    let mut shard = storage.open(config.clone()).unwrap();
+    for _ in 0..60 {
+        shard.append(&draft("T", 0, &[7; 500_000]), 1).unwrap();
+        storage.settle(&mut shard, 1);
+    }
+    (config.epoch, config.powered_since) = (2, 1);
+    // One byte of a body; a header; and far more than is searched without gaps.
+    for (from, len) in [(5 * MIB + 70, 1), (7 * MIB, 4), (2 * MIB, 20 * MIB)] {
+        let mut damaged = storage.clone();
+        damaged.segment_mut(0).unwrap()[from..from + len].fill(0);
+        match Shard::recover(config.clone(), &mut damaged) {
+            Err(RecoverError::Damaged { shard: 2, segment_start: 0, at, position, intact_from }) => {
+                assert!(at == position && at <= from as u64 && (from - MIB) as u64 <= at, "{from}: found at {at}");
+                assert!((from + len) as u64 <= intact_from, "{from}: intact from {intact_from}");
+            }
+            other => panic!("{:?}", other.map(|(_, recovered)| recovered)),
+        }
+    }
+    // After a restart of the machine, ASYNC_FLUSH may have lost the same: the start works.
+    let mut damaged = storage.clone();
+    damaged.segment_mut(0).unwrap()[2 * MIB..3 * MIB].fill(0);
+    config.powered_since = 2;
+    assert!(Shard::recover(config, &mut damaged).is_ok());
 }
 
 #[test]

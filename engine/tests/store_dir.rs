@@ -109,8 +109,8 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
                     files.write_snapshot(at, &bytes).unwrap();
                     StorageDone::SnapshotWritten
                 }
-                CommandKind::PublishSnapshot { start, log_end, keep_from } => {
-                    files.publish_snapshot(start, log_end, keep_from).unwrap();
+                CommandKind::PublishSnapshot { start, log, keep_from } => {
+                    files.publish_snapshot(start, log, keep_from).unwrap();
                     StorageDone::SnapshotWritten
                 }
             };

@@ -3,9 +3,9 @@
 use crate::position::LogPosition;
 
 /// First bytes of every batch: `RMQB`.
-const MAGIC: u32 = 0x524D_5142;
+pub(crate) const MAGIC: u32 = 0x524D_5142;
 /// Version of the batch layout and of everything inside it.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Batches start at multiples of this.
 pub const BATCH_ALIGN_BYTES: u64 = 8;
 
@@ -14,7 +14,7 @@ pub const BATCH_ALIGN_BYTES: u64 = 8;
 /// | at | bytes | field               | meaning                                                            |
 /// |---:|------:|---------------------|--------------------------------------------------------------------|
 /// |  0 |     4 | magic               | `RMQB`                                                             |
-/// |  4 |     2 | format version      | 1                                                                  |
+/// |  4 |     2 | format version      | 2                                                                  |
 /// |  6 |     2 | `shard`             | the shard whose log this is                                        |
 /// |  8 |     4 | `total_bytes`       | header and records, without the padding of the write               |
 /// | 12 |     4 | `record_count`      | records in this batch, at least 1                                  |
@@ -23,10 +23,13 @@ pub const BATCH_ALIGN_BYTES: u64 = 8;
 /// | 32 |     4 | `previous_checksum` | `checksum` of the batch before it; 0 for the first one ever        |
 /// | 36 |     4 | `checksum`          | CRC-32 of the header without this field, then of the records       |
 /// | 40 |     8 | `store_time_ms`     | broker clock when the batch was opened                             |
-/// | 48 |    16 | reserved            | 0                                                                  |
+/// | 48 |     8 | `durable`           | end of what the device had completed when this batch was sealed    |
+/// | 56 |     8 | `stable`            | end of what was on stable media then; at most `durable`            |
 ///
 /// A torn or lost write leaves a batch whose checksum fails. A batch left over from an earlier use of the bytes
 /// fails on `position`, `epoch` or `previous_checksum`: the chain of checksums admits exactly one successor.
+///
+/// `durable` and `stable` tell damage from a crash: see [`Self::proof_against`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
     pub shard: u16,
@@ -36,6 +39,20 @@ pub struct BatchHeader {
     pub position: LogPosition,
     pub previous_checksum: u32,
     pub store_time_ms: i64,
+    pub durable: LogPosition,
+    pub stable: LogPosition,
+}
+
+/// What an intact batch says about a log that seems to end before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: it was on its way when the log ended, or belongs to a life that was cut off.
+    None,
+    /// The log went on at the end, and the device had said so, but a loss of power may have taken it: ASYNC_FLUSH
+    /// does not promise more.
+    LostPower,
+    /// The log went on at the end, and nothing that RingMQ allows for can have taken it.
+    Damage,
 }
 
 /// Why bytes are not a batch of this log at this position.
@@ -85,6 +102,8 @@ impl BatchHeader {
         head[24..32].copy_from_slice(&self.position.bytes().to_be_bytes());
         head[32..36].copy_from_slice(&self.previous_checksum.to_be_bytes());
         head[40..48].copy_from_slice(&self.store_time_ms.to_be_bytes());
+        head[48..56].copy_from_slice(&self.durable.bytes().to_be_bytes());
+        head[56..64].copy_from_slice(&self.stable.bytes().to_be_bytes());
         let checksum = Self::checksum(head, records);
         head[Self::CHECKSUM_AT..Self::CHECKSUM_AT + 4].copy_from_slice(&checksum.to_be_bytes());
         checksum
@@ -116,6 +135,8 @@ impl BatchHeader {
             position: LogPosition::new(u64::from_be_bytes(field(head, 24))),
             previous_checksum: u32::from_be_bytes(field(head, 32)),
             store_time_ms: i64::from_be_bytes(field(head, 40)),
+            durable: LogPosition::new(u64::from_be_bytes(field(head, 48))),
+            stable: LogPosition::new(u64::from_be_bytes(field(head, 56))),
         };
         if (header.total_bytes as usize) < Self::SIZE_BYTES || header.record_count == 0 {
             return Err(BatchError::NoBatch);
@@ -142,6 +163,27 @@ impl BatchHeader {
         }
         Ok((header, records, stored))
     }
+
+    /// What this batch, intact at its place, proves about a log whose chain ends at `end`, before it. `powered_since`
+    /// is the first epoch since the machine was last started.
+    ///
+    /// The batch says how far the log was durable when it was sealed. If that is beyond `end`, the log once went on
+    /// there, and every restart since has had to find it: recovery ends before it only if it was lost. A crash of the
+    /// process loses nothing that was durable, a crash of the machine nothing that was stable. The other way round, a
+    /// batch that was in flight together with what is missing was sealed before that was durable, so it never says
+    /// more than `end`. One left over from a life that was cut off is older than the last batch of the chain, or
+    /// recovery judged it in the same way when it cut.
+    pub fn proof_against(&self, end: LogPosition, end_epoch: u64, powered_since: u64) -> Proof {
+        if self.epoch < end_epoch {
+            Proof::None
+        } else if end < self.stable || (end < self.durable && powered_since <= self.epoch) {
+            Proof::Damage
+        } else if end < self.durable {
+            Proof::LostPower
+        } else {
+            Proof::None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +203,8 @@ mod tests {
             position: LogPosition::new(4096),
             previous_checksum: 0xDEAD_BEEF,
             store_time_ms: 1_700_000_000_000,
+            durable: LogPosition::new(4000),
+            stable: LogPosition::new(3000),
         };
         let checksum = header.seal(&mut bytes);
         (header, bytes, checksum)
@@ -171,6 +215,29 @@ mod tests {
         let (header, bytes, checksum) = sample(b"records");
         let decoded = BatchHeader::decode(&bytes, 3, LogPosition::new(4096));
         assert_eq!(decoded, Ok((header, &b"records"[..], checksum)));
+    }
+
+    #[test]
+    fn the_header_is_laid_out_as_its_table_says() {
+        let (_, bytes, checksum) = sample(b"records");
+        let mut golden = b"RMQB\x00\x02\x00\x03\x00\x00\x00\x47\x00\x00\x00\x02".to_vec();
+        for field in [7_u64, 4096, 0xDEAD_BEEF << 32 | u64::from(checksum), 1_700_000_000_000, 4000, 3000] {
+            golden.extend_from_slice(&field.to_be_bytes());
+        }
+        assert_eq!(bytes[..BatchHeader::SIZE_BYTES], golden);
+        assert_eq!(checksum, 105_261_685);
+    }
+
+    #[test]
+    fn a_later_batch_proves_damage_only_if_the_end_was_durable_when_it_was_sealed() {
+        let (header, ..) = sample(b"records"); // Epoch 7, durable to 4000, stable to 3000.
+        let proof =
+            |end, end_epoch, powered_since| header.proof_against(LogPosition::new(end), end_epoch, powered_since);
+        assert_eq!(proof(4000, 7, 0), Proof::None, "it may have been in flight with what is missing");
+        assert_eq!(proof(3999, 7, 7), Proof::Damage);
+        assert_eq!(proof(3999, 7, 8), Proof::LostPower, "the machine was started since");
+        assert_eq!(proof(2999, 7, 8), Proof::Damage, "no loss of power takes what is on stable media");
+        assert_eq!(proof(2999, 8, 0), Proof::None, "the log went on without it");
     }
 
     #[test]

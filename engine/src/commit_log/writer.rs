@@ -107,6 +107,8 @@ pub(crate) struct LogWriter {
     /// End of the last record appended.
     appended_end: u64,
     durable: u64,
+    /// End of what is on stable media: recovery has put everything there that it found.
+    stable: u64,
     previous_checksum: u32,
     /// Epoch of the last sealed batch; 0 before the first.
     sealed_epoch: u64,
@@ -136,6 +138,7 @@ impl LogWriter {
             sealed_end: end.position,
             appended_end: end.position,
             durable: end.position,
+            stable: end.position,
             previous_checksum: end.checksum,
             sealed_epoch: end.epoch,
             writes: VecDeque::new(),
@@ -161,6 +164,12 @@ impl LogWriter {
     /// Checksum and epoch of the last sealed batch; zeros before the first.
     pub fn last_sealed(&self) -> (u32, u64) {
         (self.previous_checksum, self.sealed_epoch)
+    }
+
+    /// Everything below `position` was forced to stable media.
+    pub fn note_stable(&mut self, position: u64) {
+        assert!(position <= self.durable, "what is stable is durable");
+        self.stable = self.stable.max(position);
     }
 
     pub fn undurable_bytes(&self) -> u64 {
@@ -258,6 +267,8 @@ impl LogWriter {
             position: LogPosition::new(batch.start),
             previous_checksum: self.previous_checksum,
             store_time_ms: batch.store_time_ms,
+            durable: LogPosition::new(self.durable),
+            stable: LogPosition::new(self.stable),
         };
         let (start, end) = (chunk.at(batch.start), chunk.at(batch.end));
         self.previous_checksum = header.seal(chunk.buffer.tail_mut(start..end));
@@ -330,6 +341,9 @@ impl LogWriter {
         let write = self.writes.pop_front()?;
         assert!(self.durable < write.end, "the durable mark only grows");
         self.durable = write.end;
+        if self.durability == Durability::Sync {
+            self.stable = write.end;
+        }
         Some(write.touched)
     }
 

@@ -19,7 +19,7 @@ use super::segments::{DeviceUse, Segments, ZERO_BYTES};
 use crate::buffer::{BufferPool, SharedBuffer, UniqueBuffer, WriteBytes};
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 use crate::store_dir::{DirectIo, ShardFiles};
-use crate::{LogSource, Shard};
+use crate::{SegmentSource, Shard};
 
 /// What the driver of one shard needs.
 pub struct DriverOptions {
@@ -204,9 +204,9 @@ impl RingDriver {
             CommandKind::WriteSnapshot { at, bytes, .. } => {
                 self.in_background(core, id, move |files| BackgroundDone::Snapshot(files.write_snapshot(at, &bytes)));
             }
-            CommandKind::PublishSnapshot { start, log_end, keep_from } => {
+            CommandKind::PublishSnapshot { start, log, keep_from } => {
                 self.in_background(core, id, move |files| {
-                    BackgroundDone::Snapshot(files.publish_snapshot(start, log_end, keep_from))
+                    BackgroundDone::Snapshot(files.publish_snapshot(start, log, keep_from))
                 });
             }
         }

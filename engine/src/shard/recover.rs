@@ -3,9 +3,10 @@
 //! The newest snapshot that can be read is the beginning, or else an empty shard. From where it was begun, the log is
 //! read batch by batch, as long as each batch is the one that was written behind
 //! the one before it: right place, right shard, an epoch that does not go back, the checksum of its predecessor in
-//! its header, and its own checksum intact. The first place where no candidate passes is the end: whatever stands
-//! behind it was never acknowledged, or belongs to an earlier life of the bytes. The new epoch, which the caller has
-//! made durable before, keeps it from ever being taken for part of the log again.
+//! its header, and its own checksum intact. The first place where no candidate passes is the end, unless a batch
+//! further on proves that the log once went on there: then it is damaged, and the shard is not opened. Whatever else
+//! stands behind the end was never acknowledged, or belongs to an earlier life of the bytes. The new epoch, which the
+//! caller has made durable before, keeps it from ever being taken for part of the log again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,12 +33,16 @@ use crate::shard::{Commands, SPARE_CHUNKS_MAX, Shard, ShardCounters};
 use crate::snapshot::{SnapshotError, Start};
 use crate::storage::{CommandKind, StorageError};
 
-/// The files of one shard as recovery reads them. May block: it is used at start only.
-pub trait LogSource {
+/// The log of one shard, to be read. May block: it is used at start and by offline tools only.
+pub trait SegmentSource {
     /// Start positions of the segment files that exist, in any order.
     fn segments(&mut self) -> io::Result<Vec<u64>>;
     /// Reads bytes of a segment file from `at` on; fewer than asked only at the file's end.
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
+/// The files of one shard as recovery needs them.
+pub trait LogSource: SegmentSource {
     /// Writes pages of the index file.
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()>;
     /// Forces everything read so far to stable media. What recovery has believed is shown to consumers, so it must
@@ -81,9 +86,15 @@ pub enum RecoverError {
     )]
     NoSnapshot { log_start: u64 },
     #[error(
-        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; see `rmq store check`"
+        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; restore the store from a backup"
     )]
     EndsBeforeSnapshot { end: u64, as_of: u64, snapshot: u64 },
+    #[error(
+        "shard {shard}: log segment {segment_start:020} is damaged at byte {at} (position {position}): messages that were \
+         acknowledged are unreadable there, and intact ones follow from position {intact_from} on. The log was not changed; \
+         restore the store from a backup"
+    )]
+    Damaged { shard: u16, segment_start: u64, at: u64, position: u64, intact_from: u64 },
     #[error("the batch at position {position} is intact but holds a record we cannot read: {reason}")]
     UnreadableRecord { position: u64, reason: InternalRecordError },
     #[error("the message at position {position} has queue offset {found}, its queue is at {expected}")]
@@ -107,7 +118,7 @@ impl Shard {
         let log_start = segments.first().copied().unwrap_or(0);
         let Beginning { mut fold, mut end, snapshot, as_of } = beginning(&config, source, log_start)?;
         let replayed_from = LogPosition::new(end.position);
-        let mut scan = Scan::new(source, &config, &segments);
+        let mut scan = Scan::new(source, config.shard, config.geometry, &segments);
         scan.check_complete(log_start, end.position)?;
         let mut batches = 0;
         let stopped_because = loop {
@@ -133,6 +144,7 @@ impl Shard {
             return Err(RecoverError::EndsBeforeSnapshot { end: end.position, as_of, snapshot });
         }
         scan.check_no_gap(end.position)?;
+        scan.check_undamaged(&end, config.powered_since)?;
         end.chunk = scan.open_chunk(end.position)?;
         fold.flush_index(scan.source)?;
         source.make_stable()?;
@@ -202,22 +214,23 @@ fn beginning(config: &ShardConfig, source: &mut dyn LogSource, log_start: u64) -
 }
 
 /// Reads the log forward in large pieces.
-struct Scan<'a> {
-    source: &'a mut dyn LogSource,
-    shard: u16,
-    geometry: Geometry,
-    segments: &'a [u64],
+pub(crate) struct Scan<'a, S: SegmentSource + ?Sized> {
+    pub source: &'a mut S,
+    pub shard: u16,
+    pub geometry: Geometry,
+    pub segments: &'a [u64],
     buffer: Vec<u8>,
     buffer_start: u64,
 }
 
-impl<'a> Scan<'a> {
-    fn new(source: &'a mut dyn LogSource, config: &ShardConfig, segments: &'a [u64]) -> Self {
-        Self { source, shard: config.shard, geometry: config.geometry, segments, buffer: Vec::new(), buffer_start: 0 }
+impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
+    /// Over the segments that exist, in order.
+    pub fn new(source: &'a mut S, shard: u16, geometry: Geometry, segments: &'a [u64]) -> Self {
+        Self { source, shard, geometry, segments, buffer: Vec::new(), buffer_start: 0 }
     }
 
     /// At least `len` bytes from `position` on, fewer only at the segment's end.
-    fn bytes(&mut self, position: u64, len: u64) -> io::Result<&[u8]> {
+    pub fn bytes(&mut self, position: u64, len: u64) -> io::Result<&[u8]> {
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
         let segment_end = self.geometry.segment_end(position);
         let end = (position + len).min(segment_end);
@@ -236,20 +249,21 @@ impl<'a> Scan<'a> {
         Ok(self.buffer.get(from..).unwrap_or_default())
     }
 
-    /// The batch that was written behind `end`, or why there is none.
-    fn next_batch(&mut self, end: &LogEnd) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
-        let shard = self.shard;
-        let e = end.position;
-        let segment_end = if e.is_multiple_of(self.geometry.segment_bytes) { e } else { self.geometry.segment_end(e) };
-        // Where the writer can have put it: right behind, at the next block, in a new chunk, in a new segment.
-        let mut candidates = [
+    /// Where the writer can have put the batch behind `e`: right there, at the next block, in a new chunk, in a new
+    /// segment. In growing order, some maybe equal.
+    pub fn candidates(&self, e: u64) -> [u64; 4] {
+        [
             e.next_multiple_of(BATCH_ALIGN_BYTES),
             e.next_multiple_of(BLOCK_BYTES as u64),
             e.next_multiple_of(self.geometry.chunk_bytes),
-            segment_end,
+            e.next_multiple_of(self.geometry.segment_bytes),
         ]
-        .into_iter()
-        .peekable();
+    }
+
+    /// The batch that was written behind `end`, or why there is none.
+    pub fn next_batch(&mut self, end: &LogEnd) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
+        let shard = self.shard;
+        let mut candidates = self.candidates(end.position).into_iter().peekable();
         let mut first_reason = None;
         while let Some(position) = candidates.next() {
             if candidates.peek() == Some(&position) {

@@ -49,7 +49,9 @@ enum Stage {
         as_of: u64,
         pages_added: u64,
     },
-    Publish,
+    Publish {
+        as_of: u64,
+    },
 }
 
 /// How much of a queue with very many pages has been told.
@@ -84,10 +86,14 @@ impl Shard {
         match taking.stage {
             Stage::Settle { as_of, pages_added } => {
                 if as_of <= self.log.durable().bytes() && self.pages.is_written(pages_added) {
-                    taking.stage = Stage::Publish;
+                    taking.stage = Stage::Publish { as_of };
                     taking.is_writing = true;
-                    let keep_from = self.snapshots.kept.last().copied().unwrap_or(taking.start);
-                    let publish = CommandKind::PublishSnapshot { start: taking.start, log_end: as_of, keep_from };
+                    let newest = self.snapshots.kept.last().copied();
+                    let publish = CommandKind::PublishSnapshot {
+                        start: taking.start,
+                        log: newest.unwrap_or(self.log_start)..as_of,
+                        keep_from: newest.unwrap_or(taking.start),
+                    };
                     self.commands.issue(publish);
                 }
             }
@@ -156,7 +162,7 @@ impl Shard {
                 let (held_pages, freed_pages) = self.pages.unused();
                 Part::End(End { as_of, next_page, held_pages, freed_pages })
             }
-            Stage::Settle { .. } | Stage::Publish => unreachable!("every part is written by then"),
+            Stage::Settle { .. } | Stage::Publish { .. } => unreachable!("every part is written by then"),
         }
     }
 
@@ -237,7 +243,8 @@ impl Shard {
                 self.pages.unhold();
                 self.snapshots.failed_at_ms = Some(self.now_ms);
             }
-            (Ok(()), Stage::Publish) => {
+            (Ok(()), Stage::Publish { as_of }) => {
+                self.log.note_stable(*as_of);
                 self.pages.release();
                 self.snapshots.bytes = taking.encoder.bytes_written;
                 self.snapshots.kept.push(taking.start);

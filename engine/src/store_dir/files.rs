@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, falloc
 use rustix::io::Errno;
 
 use crate::config::Geometry;
-use crate::shard::LogSource;
+use crate::shard::{LogSource, SegmentSource};
 use crate::store_dir::DirectIo;
 
 /// How long writes of a killed predecessor may still be under way in the kernel.
@@ -90,10 +91,10 @@ impl ShardFiles {
         options.open(self.unfinished_snapshot())?.write_all_at(bytes, at)
     }
 
-    /// Makes the snapshot that is being taken count, after all it rests on is on stable media: the log from `start` to
-    /// `log_end` and the index. Removes those before `keep_from`.
-    pub fn publish_snapshot(&self, start: u64, log_end: u64, keep_from: u64) -> io::Result<()> {
-        for segment in (self.geometry.segment_of(start)..log_end).step_by(self.geometry.segment_bytes as usize) {
+    /// Makes the snapshot that is being taken count, after all it rests on is on stable media: these positions of the
+    /// log, and the index. Removes those before `keep_from`.
+    pub fn publish_snapshot(&self, start: u64, log: Range<u64>, keep_from: u64) -> io::Result<()> {
+        for segment in (self.geometry.segment_of(log.start)..log.end).step_by(self.geometry.segment_bytes as usize) {
             // Not `open_segment`: the driver holds its lock. Any descriptor will do for a sync.
             File::open(self.segment_path(segment))?.sync_data()?;
         }
@@ -155,7 +156,7 @@ fn lock_segment(file: &File) -> io::Result<()> {
     }
 }
 
-impl LogSource for ShardFiles {
+impl SegmentSource for ShardFiles {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
         let mut starts = Vec::new();
         for entry in fs::read_dir(self.log_path())? {
@@ -178,7 +179,9 @@ impl LogSource for ShardFiles {
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
         read_full(self.segment(segment_start)?, at, into)
     }
+}
 
+impl LogSource for ShardFiles {
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
         if self.index.is_none() {
             self.index = Some(self.open_index(DirectIo::Buffered)?);

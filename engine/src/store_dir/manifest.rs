@@ -6,18 +6,20 @@ use crate::config::Geometry;
 use crate::position::SHARD_COUNT_MAX;
 
 /// Version of the store's layout that this program reads and writes.
-pub const STORE_FORMAT_VERSION: u32 = 1;
+pub const STORE_FORMAT_VERSION: u32 = 2;
 const TITLE: &str = "ringmq store";
 
 /// What a store is. As text, one `key = value` per line under a title, closed by a CRC-32 of everything above it:
 ///
 /// ```text
 /// ringmq store
-/// format = 1
+/// format = 2
 /// shards = 4
 /// segment_bytes = 1073741824
 /// chunk_bytes = 1048576
 /// epoch = 12
+/// boot = 65bf7a4c933442939f154fbc035d044b
+/// boot_epoch = 11
 /// checksum = 1a2b3c4d
 /// ```
 ///
@@ -28,6 +30,10 @@ pub struct Manifest {
     pub geometry: Geometry,
     /// How often the store has been opened.
     pub epoch: u64,
+    /// Which start of the machine the store was last opened in: the kernel's boot id, 0 if it has none to offer.
+    pub boot: u128,
+    /// First epoch of that start.
+    pub boot_epoch: u64,
 }
 
 /// Why a manifest is refused.
@@ -48,10 +54,27 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// Counts an opening in the start of the machine named `boot` (0: not known).
+    pub fn count_opening(&mut self, boot: u128) {
+        self.boot_epoch = self.powered_since(boot);
+        self.boot = boot;
+        self.epoch += 1;
+    }
+
+    /// First epoch in the start of the machine named `boot` (0: not known), the next one if there is none yet.
+    pub fn powered_since(&self, boot: u128) -> u64 {
+        if boot != 0 && boot == self.boot { self.boot_epoch } else { self.epoch + 1 }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!(
-            "{TITLE}\nformat = {STORE_FORMAT_VERSION}\nshards = {}\nsegment_bytes = {}\nchunk_bytes = {}\nepoch = {}\n",
-            self.shard_count, self.geometry.segment_bytes, self.geometry.chunk_bytes, self.epoch
+            "{TITLE}\nformat = {STORE_FORMAT_VERSION}\nshards = {}\nsegment_bytes = {}\nchunk_bytes = {}\nepoch = {}\nboot = {:032x}\nboot_epoch = {}\n",
+            self.shard_count,
+            self.geometry.segment_bytes,
+            self.geometry.chunk_bytes,
+            self.epoch,
+            self.boot,
+            self.boot_epoch
         );
         let checksum = crc32fast::hash(text.as_bytes());
         writeln!(text, "checksum = {checksum:08x}").expect("writing to a string does not fail");
@@ -74,6 +97,7 @@ impl Manifest {
             return Err(ManifestError::Checksum);
         }
         let (mut shards, mut segment_bytes, mut chunk_bytes, mut epoch) = (None, None, None, None);
+        let (mut boot, mut boot_epoch) = (None, None);
         for line in lines {
             let unknown = || ManifestError::UnknownLine { line: line.to_owned() };
             let (key, value) = line.split_once(" = ").ok_or_else(unknown)?;
@@ -82,6 +106,11 @@ impl Manifest {
                 "segment_bytes" => &mut segment_bytes,
                 "chunk_bytes" => &mut chunk_bytes,
                 "epoch" => &mut epoch,
+                "boot_epoch" => &mut boot_epoch,
+                "boot" => {
+                    boot = u128::from_str_radix(value, 16).ok();
+                    continue;
+                }
                 "checksum" => continue,
                 _ => return Err(unknown()),
             };
@@ -99,7 +128,13 @@ impl Manifest {
         if !geometry.is_valid() {
             return Err(ManifestError::BadField { field: "segment_bytes" });
         }
-        Ok(Self { shard_count, geometry, epoch: need(epoch, "epoch")? })
+        Ok(Self {
+            shard_count,
+            geometry,
+            epoch: need(epoch, "epoch")?,
+            boot: boot.ok_or(ManifestError::BadField { field: "boot" })?,
+            boot_epoch: need(boot_epoch, "boot_epoch")?,
+        })
     }
 }
 
@@ -109,20 +144,33 @@ mod tests {
 
     use super::*;
 
-    const SAMPLE: fn() -> Manifest = || Manifest { shard_count: 4, geometry: Geometry::default(), epoch: 12 };
+    const SAMPLE: fn() -> Manifest =
+        || Manifest { shard_count: 4, geometry: Geometry::default(), epoch: 12, boot: 7, boot_epoch: 11 };
 
     #[test]
     fn a_manifest_is_read_back() {
         let bytes = SAMPLE().encode();
         assert_eq!(Manifest::decode(&bytes), Ok(SAMPLE()));
-        assert!(bytes.starts_with(b"ringmq store\nformat = 1\nshards = 4\nsegment_bytes = 1073741824\n"));
+        assert!(bytes.starts_with(b"ringmq store\nformat = 2\nshards = 4\nsegment_bytes = 1073741824\n"));
     }
 
     #[test]
     fn an_unknown_version_is_refused_whatever_follows() {
-        let refused = Manifest::decode(b"ringmq store\nformat = 2\nanything");
-        assert_eq!(refused, Err(ManifestError::UnknownFormat { found: "2".to_owned() }));
+        let refused = Manifest::decode(b"ringmq store\nformat = 3\nanything");
+        assert_eq!(refused, Err(ManifestError::UnknownFormat { found: "3".to_owned() }));
         assert_eq!(Manifest::decode(b""), Err(ManifestError::NotAManifest));
+    }
+
+    #[test]
+    fn the_first_epoch_of_a_start_of_the_machine_is_known() {
+        let mut manifest = SAMPLE();
+        manifest.count_opening(7);
+        assert_eq!((manifest.epoch, manifest.powered_since(7)), (13, 11));
+        manifest.count_opening(8);
+        assert_eq!((manifest.epoch, manifest.powered_since(8), manifest.powered_since(7)), (14, 14, 15));
+        manifest.count_opening(0);
+        manifest.count_opening(0);
+        assert_eq!((manifest.epoch, manifest.boot_epoch), (16, 16), "without an id every opening may be another start");
     }
 
     #[test]

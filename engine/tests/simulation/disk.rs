@@ -1,15 +1,21 @@
 //! A disk that delays, reorders, tears and loses writes, and sometimes refuses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
-use rmq_engine::{CommandId, CommandKind, LogPosition, LogSource, StorageCommand, StorageDone, StorageError};
+use rmq_engine::{
+    BatchHeader, CommandId, CommandKind, LogPosition, LogSource, SegmentSource, StorageCommand, StorageDone,
+    StorageError,
+};
 
 use crate::random::Random;
 
 /// What a device writes atomically.
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
+/// The one shard of the simulation.
+pub const SHARD: u16 = 5;
 const NO_SPACE: StorageError = StorageError { errno: 28 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub struct Disk {
     /// Everything below was durable when a snapshot was published, and so is stable.
     pub stable_end: u64,
     in_flight: Vec<InFlight>,
+    /// Segments recovery has read.
+    opened: BTreeSet<u64>,
     pub faults: Faults,
     pub counters: DiskCounters,
     /// Recovery may do this many operations more before the next crash.
@@ -88,10 +96,52 @@ impl Disk {
             unfinished_snapshot: Vec::new(),
             stable_end: 0,
             in_flight: Vec::new(),
+            opened: BTreeSet::new(),
             faults: Faults::default(),
             counters: DiskCounters::default(),
             operations_left: None,
         }
+    }
+
+    /// Changes bits of one byte of the log, wherever it is kept.
+    pub fn flip(&mut self, position: u64, bits: u8) {
+        let (segment_start, at) = self.place_of(position);
+        for files in [&mut self.current, &mut self.stable] {
+            if let Some(file) = files.get_mut(&segment_start) {
+                file[at] ^= bits;
+            }
+        }
+        for write in self.unsynced.iter_mut().filter(|write| write.segment_start == segment_start) {
+            if let Some(byte) = at.checked_sub(write.at).and_then(|at| write.bytes.get_mut(at)) {
+                *byte ^= bits;
+            }
+        }
+    }
+
+    fn place_of(&self, position: u64) -> (u64, usize) {
+        let at = position % self.segment_bytes as u64;
+        (position - at, at as usize)
+    }
+
+    /// Position and length of the batches that stand in the log below `end`. The log must be intact up to there.
+    pub fn batches(&self, end: u64) -> Vec<(u64, usize)> {
+        let mut batches: Vec<(u64, usize)> = Vec::new();
+        let mut previous_checksum = 0;
+        for (start, file) in self.current.range(..end) {
+            let mut at = 0;
+            while at + BatchHeader::SIZE_BYTES <= file.len() && start + (at as u64) < end {
+                match BatchHeader::decode(&file[at..], SHARD, LogPosition::new(start + at as u64)) {
+                    // The chain leaves out what earlier lives left in gaps.
+                    Ok((header, _, checksum)) if header.previous_checksum == previous_checksum => {
+                        previous_checksum = checksum;
+                        batches.push((start + at as u64, header.total_bytes as usize));
+                        at = (at + header.total_bytes as usize).next_multiple_of(8);
+                    }
+                    _ => at += 8,
+                }
+            }
+        }
+        batches
     }
 
     pub fn is_idle(&self) -> bool {
@@ -197,29 +247,37 @@ impl Disk {
                 self.unfinished_snapshot.extend_from_slice(&bytes);
                 Ok(StorageDone::SnapshotWritten)
             }
-            CommandKind::PublishSnapshot { start, log_end, keep_from } => {
+            CommandKind::PublishSnapshot { start, log, keep_from } => {
                 if random.chance(self.faults.snapshot_error) {
                     return Err(StorageError::IO);
                 }
-                self.publish_snapshot(start, log_end, keep_from);
+                self.publish_snapshot(start, &log, keep_from);
                 Ok(StorageDone::SnapshotWritten)
             }
         }
     }
 
-    fn publish_snapshot(&mut self, start: u64, log_end: u64, keep_from: u64) {
-        self.unsynced.clear();
-        self.stable = self.current.clone();
+    fn publish_snapshot(&mut self, start: u64, log: &Range<u64>, keep_from: u64) {
+        let first_segment = log.start / self.segment_bytes as u64 * self.segment_bytes as u64;
+        self.sync(|segment| first_segment <= segment && segment < log.end);
         self.stable_index = self.index.clone();
-        self.stable_end = self.stable_end.max(log_end);
+        self.stable_end = self.stable_end.max(log.end);
         self.snapshots.insert(start, std::mem::take(&mut self.unfinished_snapshot));
         self.snapshots.retain(|start, _| keep_from <= *start);
         self.counters.snapshots_published += 1;
     }
 
+    fn sync(&mut self, is_meant: impl Fn(u64) -> bool) {
+        self.unsynced.retain(|write| !is_meant(write.segment_start));
+        for (segment, bytes) in self.current.iter().filter(|(segment, _)| is_meant(**segment)) {
+            self.stable.insert(*segment, bytes.clone());
+        }
+    }
+
     /// Another disk with the same log and no snapshots.
     pub fn log_only(&self) -> Self {
-        Self { current: self.current.clone(), stable: self.stable.clone(), ..Self::new(self.segment_bytes as u64) }
+        let (current, stable, unsynced) = (self.current.clone(), self.stable.clone(), self.unsynced.clone());
+        Self { current, stable, unsynced, ..Self::new(self.segment_bytes as u64) }
     }
 
     /// A new segment is seldom empty: it holds what an expired one, or someone else, left on the disk.
@@ -277,12 +335,13 @@ impl Disk {
                         self.write_index_at(at, &page.as_slice()[..kept]);
                     }
                 }
-                CommandKind::PublishSnapshot { start, log_end, keep_from } if random.chance(50) => {
-                    self.publish_snapshot(start, log_end, *random.pick(&[0, keep_from]));
+                CommandKind::PublishSnapshot { start, log, keep_from } if random.chance(50) => {
+                    self.publish_snapshot(start, &log, *random.pick(&[0, keep_from]));
                 }
                 _ => {}
             }
         }
+        self.opened.clear();
         if crash == Crash::PowerCut {
             for write in std::mem::take(&mut self.unsynced) {
                 for part in tear(&write, random) {
@@ -362,20 +421,23 @@ fn tear(write: &Write, random: &mut Random) -> Vec<Write> {
     .collect()
 }
 
-impl LogSource for Disk {
+impl SegmentSource for Disk {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
         Ok(self.current.keys().rev().copied().collect())
     }
 
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
         self.count_operation()?;
+        self.opened.insert(segment_start);
         let file = self.current.get(&segment_start).ok_or(io::ErrorKind::NotFound)?;
         let rest = &file[at as usize..];
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
         Ok(len)
     }
+}
 
+impl LogSource for Disk {
     fn write_index(&mut self, at: u64, pages: &[u8]) -> io::Result<()> {
         self.count_operation()?;
         self.write_index_at(at as usize, pages);
@@ -384,8 +446,8 @@ impl LogSource for Disk {
 
     fn make_stable(&mut self) -> io::Result<()> {
         self.count_operation()?;
-        self.unsynced.clear();
-        self.stable = self.current.clone();
+        let opened = std::mem::take(&mut self.opened);
+        self.sync(|segment| opened.contains(&segment));
         Ok(())
     }
 

@@ -45,6 +45,7 @@ fn acknowledged_messages_survive_and_nothing_else_appears() {
         assert!(total.snapshots_published > 1000 && total.snapshots_damaged > 50, "{total:?}");
         assert!(total.restarts_from_snapshot > 500 && total.clean_stops > 100, "{total:?}");
         assert!(total.poisoned > 50 && total.segments_recycled > 100, "{total:?}");
+        assert!(total.damages_refused > 500, "{total:?}");
         assert!(total.cold_reads > 1000 && total.index_reads > 100 && total.writes_beside_others > 1000, "{total:?}");
     }
 }

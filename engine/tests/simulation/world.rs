@@ -9,7 +9,7 @@ use rmq_engine::{
     Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter, Ticket,
 };
 
-use crate::disk::{Crash, Disk, Faults};
+use crate::disk::{Crash, Disk, Faults, SHARD};
 use crate::model::{Appended, Entry, Sent, State};
 use crate::random::Random;
 
@@ -41,6 +41,7 @@ pub struct Summary {
     pub snapshots_damaged: u64,
     pub restarts_from_snapshot: u64,
     pub clean_stops: u64,
+    pub damages_refused: u64,
 }
 
 impl Summary {
@@ -60,6 +61,7 @@ impl Summary {
         self.snapshots_damaged += other.snapshots_damaged;
         self.restarts_from_snapshot += other.restarts_from_snapshot;
         self.clean_stops += other.clean_stops;
+        self.damages_refused += other.damages_refused;
     }
 }
 
@@ -69,6 +71,8 @@ pub struct World {
     shard: Shard,
     geometry: Geometry,
     epoch: u64,
+    /// First epoch since the last power cut.
+    powered_since: u64,
     now_ms: i64,
     /// Everything appended and not lost since.
     history: Vec<Appended>,
@@ -87,7 +91,7 @@ impl World {
         let (chunk_bytes, chunks) = *random.pick(&[(4096, 4), (8192, 8), (16_384, 4), (16_384, 1), (65_536, 2)]);
         let geometry = Geometry { segment_bytes: chunk_bytes * chunks, chunk_bytes };
         let mut disk = Disk::new(geometry.segment_bytes);
-        let config = Self::config(&mut random, geometry, 1);
+        let config = Self::config(&mut random, geometry, 1, 1);
         let (shard, _) = Shard::recover(config, &mut disk).expect("an empty disk is an empty shard");
         if random.chance(30) {
             disk.faults = Faults {
@@ -105,6 +109,7 @@ impl World {
             shard,
             geometry,
             epoch: 1,
+            powered_since: 1,
             now_ms: 1_700_000_000_000,
             history: Vec::new(),
             state: State::default(),
@@ -115,8 +120,9 @@ impl World {
         }
     }
 
-    fn config(random: &mut Random, geometry: Geometry, epoch: u64) -> ShardConfig {
-        let mut config = ShardConfig::new(5, epoch);
+    fn config(random: &mut Random, geometry: Geometry, epoch: u64, powered_since: u64) -> ShardConfig {
+        let mut config = ShardConfig::new(SHARD, epoch);
+        config.powered_since = powered_since;
         config.geometry = geometry;
         config.durability = *random.pick(&[Durability::Async, Durability::Sync]);
         config.tail_bytes_max = *random.pick(&[0, 16_384, 1 << 20]);
@@ -135,6 +141,9 @@ impl World {
             let busyness = *self.random.pick(&[20, 50, 90]);
             for _ in 0..steps {
                 self.step(busyness);
+            }
+            if self.random.chance(30) {
+                self.damage_must_be_refused();
             }
             self.crash_and_recover();
         }
@@ -467,7 +476,7 @@ impl World {
                 must_keep = self.stable_end.max(self.disk.stable_end);
             }
             self.epoch += 1;
-            let config = Self::config(&mut self.random, self.geometry, self.epoch);
+            let config = Self::config(&mut self.random, self.geometry, self.epoch, self.powered_since);
             if self.random.chance(20) {
                 self.disk.operations_left = Some(self.random.below(6));
             }
@@ -528,16 +537,60 @@ impl World {
 
     /// The log alone adds up to the same state as snapshot and log.
     fn check_snapshots_change_nothing(&mut self) {
-        let config = Self::config(&mut self.random, self.geometry, self.epoch);
+        let config = Self::config(&mut self.random, self.geometry, self.epoch, self.powered_since);
         let (from_log, _) = Shard::recover(config, &mut self.disk.log_only()).unwrap();
         assert_eq!(self.shard.state_digest(), from_log.state_digest());
+    }
+
+    /// A byte of a message rots after everything was durable and the log went on: no start may take that for the end.
+    fn damage_must_be_refused(&mut self) {
+        let faults = std::mem::take(&mut self.disk.faults);
+        self.settle();
+        let durable = self.shard.durable();
+        // Sealed when everything before is known to be durable: the witness.
+        let end = self.shard.put_setting(1, "witness", Some(b"here"));
+        self.settle();
+        if let (Ok(end), false) = (end, self.shard.is_poisoned()) {
+            // A power cut may take the witness where it is not on stable media.
+            let is_stable = self.shard.config().durability == Durability::Sync;
+            let crash = if is_stable && self.random.chance(50) { Crash::PowerCut } else { Crash::Kill };
+            let safe = durable.bytes();
+            let batches = self.disk.batches(safe);
+            self.note(end, Entry::Setting { kind: 1, key: "witness", value: Some(b"here".to_vec()) });
+            self.appends += 1;
+            if !batches.is_empty() {
+                let (start, len) = *self.random.pick(&batches);
+                let at = start + self.random.below(len) as u64;
+                let (mut disk, mut random) = (self.disk.log_only(), self.random.clone());
+                disk.flip(at, 1 << self.random.below(8));
+                disk.crash(crash, &mut random);
+                let epoch = self.epoch + 1;
+                let powered_since = if crash == Crash::PowerCut { epoch } else { self.powered_since };
+                let config = Self::config(&mut random, self.geometry, epoch, powered_since);
+                match Shard::recover(config, &mut disk) {
+                    Err(RecoverError::Damaged { position, intact_from, .. }) => {
+                        assert!(
+                            position <= at && at < intact_from,
+                            "damaged at {at}, found at {position} to {intact_from}"
+                        );
+                        self.summary.damages_refused += 1;
+                    }
+                    Err(error) => panic!("damaged at {at}: {error}"),
+                    Ok((_, recovered)) => panic!("damaged at {at}, up to {safe} must be kept: {recovered:?}"),
+                }
+            }
+        }
+        self.disk.faults = faults;
     }
 
     fn crash(&mut self) -> Crash {
         let crash = *self.random.pick(&[Crash::Kill, Crash::PowerCut]);
         match crash {
             Crash::Kill => self.summary.kills += 1,
-            Crash::PowerCut => self.summary.power_cuts += 1,
+            Crash::PowerCut => {
+                self.summary.power_cuts += 1;
+                self.powered_since = self.epoch + 1;
+            }
         }
         self.disk.crash(crash, &mut self.random);
         crash
@@ -546,7 +599,7 @@ impl World {
     fn check_recovery_is_idempotent(&mut self, recovered: &rmq_engine::Recovered) {
         self.disk.crash(Crash::Kill, &mut self.random); // Only reads and index writes can be in flight.
         self.epoch += 1;
-        let config = Self::config(&mut self.random, self.geometry, self.epoch);
+        let config = Self::config(&mut self.random, self.geometry, self.epoch, self.powered_since);
         let (shard, again) = Shard::recover(config, &mut self.disk).unwrap();
         assert_eq!(again.end, recovered.end);
         assert_eq!(shard.state_digest(), self.shard.state_digest());
