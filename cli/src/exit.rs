@@ -11,7 +11,7 @@ pub enum Exit {
     Runtime = 1,
     /// The command line or a setting is wrong.
     Usage = 2,
-    /// The store cannot be used: locked by another process, damaged, or of an unknown format.
+    /// The store cannot be used: locked by another process, damaged, of an unknown format, or not RingMQ's.
     Store = 3,
     /// This host lacks what RingMQ needs: io_uring, locked memory, a usable disk.
     Host = 4,
@@ -26,7 +26,7 @@ Exit codes:
   0    success; a server was asked to stop and did
   1    a failure while running
   2    a wrong command line or setting
-  3    the store was refused: in use by another process, damaged, or of an unknown format
+  3    the store was refused: in use by another process, damaged, of an unknown format, or of an Apache RocketMQ
   4    this host lacks something (`rmq check` says what)
   130  a second SIGINT while stopping      143  a second SIGTERM while stopping";
 

@@ -115,3 +115,29 @@ fn check_shows_findings_and_ends_with_0_or_4() {
         assert!(findings.contains(subject), "{subject} is missing in\n{findings}");
     }
 }
+
+/// A free port of the loopback address whose second neighbour below, the broker's second port, is free too.
+fn free_port() -> u16 {
+    let bind = |port| std::net::TcpListener::bind(("127.0.0.1", port));
+    loop {
+        let probe = bind(0).unwrap();
+        let port = probe.local_addr().unwrap().port();
+        if bind(port - 2).is_ok() {
+            return port;
+        }
+    }
+}
+
+#[test]
+fn the_store_of_a_rocketmq_is_refused_with_3() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("commitlog")).unwrap();
+    let store = folder.path().to_string_lossy();
+    let (listen, name_server) = (format!("127.0.0.1:{}", free_port()), free_port().to_string());
+    let flags = ["--store", &store, "--listen", &listen, "--namesrv-port", &name_server, "--cores", "1"];
+    let output = rmq(&[&["standalone"], &flags[..]].concat());
+    let log = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{log}");
+    assert!(log.contains(&format!("store {store} is one of Apache RocketMQ")), "{log}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was written");
+}

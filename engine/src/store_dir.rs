@@ -63,6 +63,11 @@ pub enum StoreError {
         "store {path} has log files but no manifest; restore the manifest from a backup, or use an empty directory"
     )]
     ManifestMissing { path: PathBuf },
+    #[error(
+        "store {path} is one of Apache RocketMQ, which RingMQ cannot read; give RingMQ a folder of its own \
+         (storePathRootDir, --store)"
+    )]
+    ForeignStore { path: PathBuf },
     #[error("a store has 1 to {SHARD_COUNT_MAX} shards and whole chunks per segment, not {options:?}")]
     BadOptions { options: StoreOptions },
     #[error("{doing} {path}: {reason}")]
@@ -96,14 +101,18 @@ pub struct StoreDir {
 }
 
 impl StoreDir {
-    /// Opens the store in a directory, or creates it there if the directory is empty or missing.
+    /// Opens the store in a directory, or creates it there if the directory is missing or holds no other store.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         if options.shard_count == 0 || SHARD_COUNT_MAX < options.shard_count || !options.geometry.is_valid() {
             return Err(StoreError::BadOptions { options });
         }
+        let manifest_path = path.join("manifest");
+        // Before the lock: RocketMQ has a file of that name as well, and nothing of its store may change.
+        if is_rocketmq_store(path) && !manifest_path.exists() {
+            return Err(StoreError::ForeignStore { path: path.to_path_buf() });
+        }
         make_dir(path)?;
         let lock = take_lock(path)?;
-        let manifest_path = path.join("manifest");
         let mut manifest = match fs::read(&manifest_path) {
             Ok(bytes) => Manifest::decode(&bytes)
                 .map_err(|reason| StoreError::Manifest { path: manifest_path.clone(), reason })?,
@@ -171,6 +180,11 @@ impl StoreDir {
 fn boot_id() -> u128 {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     u128::from_str_radix(&id.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
+/// Whether Apache RocketMQ keeps its messages or settings here. Its default folder, `$HOME/store`, is ours as well.
+fn is_rocketmq_store(path: &Path) -> bool {
+    ["commitlog", "consumequeue", "config/topics.json"].iter().any(|name| path.join(name).exists())
 }
 
 /// Whether there is a log, and so a manifest must be. A first start may have been killed before either.

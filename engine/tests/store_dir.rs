@@ -62,6 +62,30 @@ fn a_first_start_that_was_killed_before_it_wrote_a_log_can_be_repeated() {
 }
 
 #[test]
+fn the_store_of_a_rocketmq_is_refused_and_left_as_it_is() {
+    for found in ["commitlog/00000000000000000000", "consumequeue/T/0", "config/topics.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join(found);
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::write(&kept, "theirs").unwrap();
+        fs::write(dir.path().join("lock"), "lock").unwrap();
+        let refused = open(dir.path()).unwrap_err();
+        assert!(matches!(&refused, StoreError::ForeignStore { path } if path == dir.path()), "{found}: {refused}");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "theirs");
+        assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), "lock");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "{found}: something was written");
+    }
+}
+
+#[test]
+fn a_store_of_ours_is_opened_whatever_else_lies_there() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    fs::create_dir(dir.path().join("commitlog")).unwrap();
+    assert_eq!(open(dir.path()).unwrap().epoch(), 2);
+}
+
+#[test]
 fn a_path_that_cannot_be_a_store_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
