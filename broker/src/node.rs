@@ -9,7 +9,7 @@ use rmq_engine::driver::RingDriver;
 use rmq_namesrv::NameServer;
 use rmq_net::connection::{Accepted, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict};
 use rmq_net::frame::Frame;
-use rmq_turn::{App, Completion, Core};
+use rmq_turn::{App, Clock, Completion, Core};
 
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::{Letter, ReplyParcel};
@@ -44,7 +44,10 @@ impl StopFlag {
 pub struct Services {
     pub broker: Option<Broker>,
     pub name_server: Option<NameServer>,
-    now_ms: i64,
+    /// Where the core's steady time begins; see [`Self::set_now`].
+    started: Instant,
+    /// Milliseconds since `started`. Silence is measured with it: the wall clock may jump.
+    steady_ms: i64,
 }
 
 impl FrameHandler<Slice> for Services {
@@ -52,7 +55,7 @@ impl FrameHandler<Slice> for Services {
         match (peer.role, &mut self.name_server, &mut self.broker) {
             (ListenerRole::NameServer, Some(name_server), _) => {
                 let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
-                name_server.handle(&frame, peer.id, peer.address, self.now_ms, outbox.bytes());
+                name_server.handle(&frame, peer.id, peer.address, self.steady_ms, outbox.bytes());
                 Verdict::Done
             }
             (ListenerRole::Broker | ListenerRole::BrokerFast, _, Some(broker)) => broker.on_frame(peer, bytes),
@@ -63,7 +66,7 @@ impl FrameHandler<Slice> for Services {
     fn on_closed(&mut self, peer: &Peer) {
         match (peer.role, &mut self.name_server, &mut self.broker) {
             (ListenerRole::NameServer, Some(name_server), _) => {
-                name_server.on_closed(peer.id, self.now_ms);
+                name_server.on_closed(peer.id);
             }
             (_, _, Some(broker)) => crate::system::on_connection_closed(broker, peer.id),
             _ => {}
@@ -99,7 +102,7 @@ impl Node {
         Self {
             connections,
             listeners,
-            services: Services { broker, name_server, now_ms: 0 },
+            services: Services { broker, name_server, started: now, steady_ms: 0 },
             disk,
             stop,
             stopping_since: None,
@@ -114,13 +117,13 @@ impl Node {
     /// Deals connections out to the cores in turn; the name server's stay on the system core.
     fn place(&mut self, core: &mut Core<Letter>, accepted: Accepted) {
         if accepted.role == ListenerRole::NameServer {
-            self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+            self.connections.adopt(&mut core.ring, accepted, self.services.steady_ms);
             return;
         }
         let target = self.next_core;
         self.next_core = (self.next_core + 1) % core.post.core_count();
         if target == core.index() {
-            self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+            self.connections.adopt(&mut core.ring, accepted, self.services.steady_ms);
         } else {
             core.post.send(target, Letter::Connection(accepted));
         }
@@ -167,7 +170,7 @@ impl Node {
         let Some(name_server) = &mut self.services.name_server else { return };
         if core.clock.monotonic >= self.next_name_server_scan {
             self.next_name_server_scan = core.clock.monotonic + NAME_SERVER_SCAN;
-            name_server.tick(core.clock.wall_ms);
+            name_server.tick(self.services.steady_ms);
         }
         let pushes = name_server.take_pushes();
         let closes = name_server.take_closes();
@@ -195,15 +198,15 @@ impl Node {
     }
 
     fn run_timers(&mut self, core: &mut Core<Letter>) {
-        let now = core.clock.monotonic;
+        let (now, steady_ms) = (core.clock.monotonic, self.services.steady_ms);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.connections.close_hoarders(core.clock.wall_ms, &mut self.services);
-            self.connections.close_unread(core.clock.wall_ms, &mut self.services);
+            self.connections.close_hoarders(steady_ms, &mut self.services);
+            self.connections.close_unread(steady_ms, &mut self.services);
         }
         if now >= self.next_idle_scan {
             self.next_idle_scan = now + IDLE_SCAN;
-            self.connections.close_idle(core.clock.wall_ms, &mut self.services);
+            self.connections.close_idle(steady_ms, &mut self.services);
         }
         if self.stop.is_raised() && self.stopping_since.is_none() {
             self.stopping_since = Some(now);
@@ -218,10 +221,11 @@ impl App for Node {
     type Letter = Letter;
 
     fn on_completion(&mut self, core: &mut Core<Letter>, completion: Completion) {
-        self.services.set_now(core.clock.wall_ms);
+        self.services.set_now(&core.clock);
         match completion.token.kind {
             Connections::<Slice>::RECEIVE_KIND | Connections::<Slice>::SEND_KIND => {
-                self.connections.on_completion(&mut core.ring, &completion, &mut self.services, core.clock.wall_ms);
+                let now_ms = self.services.steady_ms;
+                self.connections.on_completion(&mut core.ring, &completion, &mut self.services, now_ms);
             }
             Listener::KIND => {
                 let listener = &mut self.listeners[completion.token.index as usize];
@@ -239,10 +243,10 @@ impl App for Node {
     }
 
     fn on_letter(&mut self, core: &mut Core<Letter>, from: usize, letter: Letter) {
-        self.services.set_now(core.clock.wall_ms);
+        self.services.set_now(&core.clock);
         match letter {
             Letter::Connection(accepted) => {
-                self.connections.adopt(&mut core.ring, accepted, core.clock.wall_ms);
+                self.connections.adopt(&mut core.ring, accepted, self.services.steady_ms);
                 return;
             }
             Letter::Replies(mut parcel) => {
@@ -258,7 +262,7 @@ impl App for Node {
     }
 
     fn on_turn_end(&mut self, core: &mut Core<Letter>) {
-        self.services.set_now(core.clock.wall_ms);
+        self.services.set_now(&core.clock);
         if core.index() == SYSTEM_CORE && self.stopping_since.is_none() {
             self.listeners.iter_mut().for_each(|listener| listener.arm(&mut core.ring));
         }
@@ -288,10 +292,33 @@ impl App for Node {
 }
 
 impl Services {
-    fn set_now(&mut self, now_ms: i64) {
-        self.now_ms = now_ms;
+    /// The name server and the connections get steady time, the broker wall time, which it stores with messages.
+    fn set_now(&mut self, clock: &Clock) {
+        let steady = clock.monotonic.saturating_duration_since(self.started);
+        self.steady_ms = i64::try_from(steady.as_millis()).unwrap_or(i64::MAX);
         if let Some(broker) = &mut self.broker {
-            broker.now_ms = now_ms;
+            broker.now_ms = clock.wall_ms;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_of_the_wall_clock_is_no_silence() {
+        let started = Instant::now();
+        let mut services = Services { broker: None, name_server: None, started, steady_ms: 0 };
+        let now = |seconds, wall_ms| Clock { monotonic: started + Duration::from_secs(seconds), wall_ms };
+        let year_ms = 365 * 86_400_000;
+        for (clock, steady_ms) in [
+            (now(1, 1_700_000_000_000), 1_000),
+            (now(2, 1_700_000_000_000 + year_ms), 2_000),
+            (now(3, 1_700_000_000_000 - year_ms), 3_000),
+        ] {
+            services.set_now(&clock);
+            assert_eq!(services.steady_ms, steady_ms);
         }
     }
 }

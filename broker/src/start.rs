@@ -107,7 +107,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
         let address = SocketAddr::new(given.listen, given.config.listen_port);
         listeners.push(open_listener(address, ListenerRole::NameServer, &listeners)?);
         report.name_server_address = Some(address);
-        name_server = Some(NameServer::open(given.config, now_ms)?);
+        name_server = Some(NameServer::open(given.config, 0)?);
     }
     let mut cores: Vec<CoreParts> = Vec::new();
     let mut registrar_end = None;

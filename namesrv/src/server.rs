@@ -41,6 +41,9 @@ pub struct NameServer {
 
 impl NameServer {
     /// Reads the KV file. `now_ms` starts the waits of `needWaitForService` and of the first scan.
+    ///
+    /// Here and everywhere, `now_ms` is milliseconds of a clock that only goes forward, from any origin: were it the
+    /// wall clock, setting that would make all brokers silent at once.
     pub fn open(config: NamesrvConfig, now_ms: i64) -> Result<Self, KvLoadError> {
         Ok(Self {
             kv: KvTable::load(Path::new(&config.kv_config_path))?,
@@ -87,7 +90,7 @@ impl NameServer {
     }
 
     /// The connection is gone, and with it every broker whose last registration came over it.
-    pub fn on_closed(&mut self, peer: ConnectionId, _now_ms: i64) {
+    pub fn on_closed(&mut self, peer: ConnectionId) {
         let keys = self.routes.live.of_peer(peer);
         if keys.is_empty() {
             return;

@@ -106,11 +106,11 @@ fn apply(world: &mut World, event: &Event) {
             let broker = Broker::slave(NAMES[broker], &addr, id);
             world.send(&broker.ask(UNREGISTER_BROKER)).ok();
         }
-        Event::Close { addr } => world.server.on_closed(ConnectionId::from_key(addr as u64), world.now_ms),
+        Event::Close { addr } => world.server.on_closed(ConnectionId::from_key(addr as u64)),
         Event::Pass { seconds } => {
             world.pass(seconds * 1000);
             for peer in world.server.take_closes() {
-                world.server.on_closed(peer, world.now_ms);
+                world.server.on_closed(peer);
             }
         }
         Event::Heartbeat { addr } => {

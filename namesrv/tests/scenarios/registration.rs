@@ -149,7 +149,7 @@ fn an_older_state_version_cannot_take_a_live_id() {
     let newer = Broker { state_version: 6, ..outdated };
     world.register(&newer).ok();
     assert!(world.route("T").ok().contains("10.0.0.2:1"));
-    world.server.on_closed(ConnectionId::from_key(1), world.now_ms); // the old master's connection
+    world.server.on_closed(ConnectionId::from_key(1)); // the old master's connection
     assert!(world.route("T").ok().contains("10.0.0.2:1"), "its id has a new holder");
 }
 
@@ -201,7 +201,7 @@ fn silence_removes_a_broker_and_closes_its_connection() {
     world.pass(5_000);
     assert!(!world.topics().contains("\"Q\""));
     assert_eq!(world.server.take_closes(), [ConnectionId::from_key(2)]);
-    world.server.on_closed(ConnectionId::from_key(2), world.now_ms);
+    world.server.on_closed(ConnectionId::from_key(2));
     world.pass(105_000);
     assert!(world.topics().contains("\"T\""), "120 s is the default");
     world.pass(5_000);
@@ -279,11 +279,11 @@ fn a_closed_connection_takes_all_its_brokers_and_only_those() {
     }
     // broker-b has come again over another connection since.
     world.register(&Broker { connection: 9, ..Broker::master("broker-b", "10.0.0.2:1") }).ok();
-    world.server.on_closed(ConnectionId::from_key(7), world.now_ms);
+    world.server.on_closed(ConnectionId::from_key(7));
     let route = world.route("T").ok();
     assert!(!route.contains("broker-a"), "{route}");
     assert!(route.contains("broker-b") && route.contains("broker-c"), "{route}");
-    world.server.on_closed(ConnectionId::from_key(1234), world.now_ms); // a client's
+    world.server.on_closed(ConnectionId::from_key(1234)); // a client's
     assert_eq!(world.route("T").ok(), route);
 }
 
@@ -300,7 +300,7 @@ fn members_are_told_when_their_smallest_id_changes() {
         assert!(world.server.take_pushes().is_empty(), "the first members are no change");
         world.register(&Broker { connection: 10, ..Broker::master("broker-a", "10.0.0.9:1") }).ok();
         let arrived = told(&mut world);
-        world.server.on_closed(ConnectionId::from_key(10), world.now_ms);
+        world.server.on_closed(ConnectionId::from_key(10));
         let left = told(&mut world);
         if !enabled {
             assert!(arrived.is_empty() && left.is_empty());

@@ -170,7 +170,7 @@ fn an_acting_master_is_shown_as_id_0() {
         let before = world.route("T").ok();
         assert!(before.contains(with_master) && before.contains(r#""perm":6"#), "{before}");
 
-        world.server.on_closed(rmq_net::connection::ConnectionId::from_key(10), world.now_ms);
+        world.server.on_closed(rmq_net::connection::ConnectionId::from_key(10));
         let after = world.route("T").ok();
         let expected = if supported { acting } else { not_acting };
         assert!(after.contains(expected), "{after}");
