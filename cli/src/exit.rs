@@ -11,7 +11,8 @@ pub enum Exit {
     Runtime = 1,
     /// The command line or a setting is wrong.
     Usage = 2,
-    /// The store cannot be used: locked by another process, damaged, of an unknown format, or not RingMQ's.
+    /// The store cannot be used: locked by another process, damaged, of an unknown format, or not RingMQ's. Or the name
+    /// server's file, kvConfigPath: unreadable or damaged.
     Store = 3,
     /// This host lacks what RingMQ needs: io_uring, locked memory, a usable disk.
     Host = 4,
@@ -26,7 +27,8 @@ Exit codes:
   0    success; a server was asked to stop and did
   1    a failure while running
   2    a wrong command line or setting
-  3    the store was refused: in use by another process, damaged, of an unknown format, or of an Apache RocketMQ
+  3    the store was refused: in use by another process, damaged, of an unknown format, or of an Apache RocketMQ;
+       or the name server's file (kvConfigPath) is unreadable or damaged
   4    this host lacks something (`rmq check` says what)
   130  a second SIGINT while stopping      143  a second SIGTERM while stopping";
 

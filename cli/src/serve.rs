@@ -56,9 +56,9 @@ fn exit_of(error: &NodeError) -> Exit {
     match error {
         NodeError::Store(StoreError::Full { .. } | StoreError::NotWritable { .. }) | NodeError::Ring(_) => Exit::Host,
         NodeError::Cores(RunError::Ring(_)) => Exit::Host,
-        NodeError::Store(_) | NodeError::Recovery(_) => Exit::Store,
+        NodeError::Store(_) | NodeError::Recovery(_) | NodeError::KeyValues(_) => Exit::Store,
         NodeError::Address(_) => Exit::Usage,
-        NodeError::Bind(_) | NodeError::KeyValues(_) | NodeError::Cores(_) | NodeError::Io(_) => Exit::Runtime,
+        NodeError::Bind(_) | NodeError::Cores(_) | NodeError::Io(_) => Exit::Runtime,
     }
 }
 

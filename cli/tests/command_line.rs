@@ -141,3 +141,15 @@ fn the_store_of_a_rocketmq_is_refused_with_3() {
     assert!(log.contains(&format!("store {store} is one of Apache RocketMQ")), "{log}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was written");
 }
+
+#[test]
+fn a_damaged_file_of_the_name_server_is_refused_with_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("kvConfig.json");
+    std::fs::write(&table, "{broken").unwrap();
+    let settings =
+        format!("bindAddress=127.0.0.1\nlistenPort={}\nkvConfigPath={}\n", free_port(), table.to_string_lossy());
+    let output = rmq(&["namesrv", "-c", &file(&folder, &settings)]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("kvConfig.json"));
+}
