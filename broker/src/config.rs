@@ -131,6 +131,8 @@ typed_settings! {
         register_broker_timeout_mills: i64 = "registerBrokerTimeoutMills",
 
         server_channel_max_idle_time_seconds: u32 = "serverChannelMaxIdleTimeSeconds",
+        /// 1 to 65,535.
+        server_socket_backlog: i32 = "serverSocketBacklog",
 
         store_path_root_dir: String = "storePathRootDir",
         flush_disk_type: FlushDiskType = "flushDiskType",

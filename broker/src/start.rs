@@ -33,15 +33,9 @@ pub struct BrokerOptions {
     pub cores: usize,
 }
 
-/// The name server's share of a node.
-pub struct NameServerOptions {
-    pub config: NamesrvConfig,
-    pub listen: IpAddr,
-}
-
 pub struct NodeOptions {
     pub broker: Option<BrokerOptions>,
-    pub name_server: Option<NameServerOptions>,
+    pub name_server: Option<NamesrvConfig>,
     pub stop: StopFlag,
 }
 
@@ -104,10 +98,11 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
     let mut listeners = Vec::new();
     let mut name_server = None;
     if let Some(given) = options.name_server {
-        let address = SocketAddr::new(given.listen, given.config.listen_port);
-        listeners.push(open_listener(address, ListenerRole::NameServer, &listeners)?);
+        let address = SocketAddr::new(given.bind_address, given.listen_port);
+        let backlog = given.server_socket_backlog;
+        listeners.push(open_listener(address, backlog, ListenerRole::NameServer, &listeners)?);
         report.name_server_address = Some(address);
-        name_server = Some(NameServer::open(given.config, 0)?);
+        name_server = Some(NameServer::open(given, 0)?);
     }
     let mut cores: Vec<CoreParts> = Vec::new();
     let mut registrar_end = None;
@@ -120,7 +115,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
                 [(config.listen_port, ListenerRole::Broker), (config.vip_port(), ListenerRole::BrokerFast)]
             {
                 let address = SocketAddr::new(config.bind_address, port);
-                listeners.push(open_listener(address, role, &listeners)?);
+                listeners.push(open_listener(address, config.server_socket_backlog, role, &listeners)?);
                 report.broker_addresses.push(address);
             }
             let opened = open_store(&given, &config)?;
@@ -149,8 +144,13 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
     outcome
 }
 
-fn open_listener(address: SocketAddr, role: ListenerRole, before: &[Listener]) -> Result<Listener, NodeError> {
-    Ok(Listener::new(bind(address)?, role, before.len() as u32))
+fn open_listener(
+    address: SocketAddr,
+    backlog: i32,
+    role: ListenerRole,
+    before: &[Listener],
+) -> Result<Listener, NodeError> {
+    Ok(Listener::new(bind(address, backlog)?, role, before.len() as u32))
 }
 
 fn run_cores(cores: Vec<CoreParts>, stop: StopFlag) -> Result<(), NodeError> {
@@ -168,14 +168,15 @@ fn run_cores(cores: Vec<CoreParts>, stop: StopFlag) -> Result<(), NodeError> {
 
 /// The broker's setting rules where both servers share the cores.
 fn limits(parts: &CoreParts) -> Limits {
-    let idle_ms = match &parts.broker {
-        None => Limits::default().idle_ms,
-        Some((broker, _)) => match broker.config.server_channel_max_idle_time_seconds {
-            0 => i64::MAX,
-            seconds => i64::from(seconds) * 1000,
-        },
-    };
+    let of_broker = parts.broker.as_ref().map(|(broker, _)| broker.config.server_channel_max_idle_time_seconds.into());
+    let of_name_server = || Some(parts.name_server.as_ref()?.config().server_channel_max_idle_time_seconds.into());
+    let idle_ms = of_broker.or_else(of_name_server).map_or(Limits::default().idle_ms, idle_ms);
     Limits { idle_ms, ..Limits::default() }
+}
+
+/// `serverChannelMaxIdleTimeSeconds` as a bound; 0 is never.
+fn idle_ms(seconds: i64) -> i64 {
+    if seconds == 0 { i64::MAX } else { seconds * 1000 }
 }
 
 fn make_node(core: &mut Core<Letter>, parts: CoreParts, stop: StopFlag) -> Result<Node, RunError> {
@@ -355,4 +356,22 @@ fn start_registrar(config: &BrokerConfig) -> Result<Option<(Registrar, Registrar
         answer_timeout: Duration::from_millis(config.register_broker_timeout_mills.unsigned_abs()),
     };
     Ok(Some(Registrar::start(registration)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle_ms_of(text: &str) -> i64 {
+        let kv_config_path = "no-such-folder/kvConfig.json".to_owned();
+        let mut config = NamesrvConfig { kv_config_path, ..NamesrvConfig::default() };
+        config.set("serverChannelMaxIdleTimeSeconds", text).expect("allowed");
+        let name_server = NameServer::open(config, 0).expect("no file");
+        limits(&CoreParts { listeners: Vec::new(), broker: None, name_server: Some(name_server) }).idle_ms
+    }
+
+    #[test]
+    fn a_name_server_alone_follows_its_own_idle_time() {
+        assert_eq!((idle_ms_of("120"), idle_ms_of("7"), idle_ms_of("0")), (120_000, 7_000, i64::MAX));
+    }
 }

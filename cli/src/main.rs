@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn run_name_server(arguments: &NamesrvArguments) -> Exit {
     let plan = plan::name_server(arguments);
     match (&plan, arguments.print_all) {
-        (Ok(Plan { name_server: Some(name_server), .. }), true) => print(&name_server::print_all(&name_server.config)),
+        (Ok(Plan { name_server: Some(name_server), .. }), true) => print(&name_server::print_all(name_server)),
         _ => serve(plan),
     }
 }

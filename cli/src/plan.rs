@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use rmq_broker::config::{BrokerConfig, ConfigError, Machine, Notes, Origin, Settings};
+use rmq_broker::config::{BrokerConfig, ConfigError, Machine, Notes, Origin, Settings, settings};
 use rmq_namesrv::NamesrvConfig;
 
 use crate::arguments::{BrokerArguments, NamesrvArguments, StandaloneArguments};
@@ -13,7 +13,7 @@ use crate::name_server;
 #[derive(Debug)]
 pub struct Plan {
     pub broker: Option<BrokerPlan>,
-    pub name_server: Option<NameServerPlan>,
+    pub name_server: Option<NamesrvConfig>,
     /// What the user should know about the settings written.
     pub notes: Notes,
 }
@@ -22,12 +22,6 @@ pub struct Plan {
 pub struct BrokerPlan {
     pub config: BrokerConfig,
     pub core_count: usize,
-}
-
-#[derive(Debug)]
-pub struct NameServerPlan {
-    pub config: NamesrvConfig,
-    pub listen: IpAddr,
 }
 
 const NAMESRV_ADDR: &str = "NAMESRV_ADDR";
@@ -40,12 +34,12 @@ pub fn name_server(arguments: &NamesrvArguments) -> Result<Plan, ConfigError> {
     let mut notes = Notes::default();
     if let Some(file) = &arguments.config_file {
         let path = file.to_string_lossy();
-        let text = read(file)?;
+        let text = settings::read_file(&path)?;
         // RocketMQ: run-time changes go to the file given; a line of the file may still say otherwise.
         config.config_store_path = path.clone().into_owned();
         notes = name_server::apply_properties(&mut config, &text, &path)?;
     }
-    Ok(Plan { broker: None, name_server: Some(name_server_plan(config)?), notes })
+    Ok(Plan { broker: None, name_server: Some(config), notes })
 }
 
 /// `rmq broker`.
@@ -95,13 +89,13 @@ pub fn standalone(arguments: &StandaloneArguments) -> Result<Plan, ConfigError> 
     let mut config = BrokerConfig::from_settings(settings)?;
 
     let store = Path::new(&config.store_path_root_dir);
-    let name_server = name_server_plan(NamesrvConfig {
+    let name_server = NamesrvConfig {
         listen_port: arguments.namesrv_port,
-        bind_address: config.bind_address.to_string(),
+        bind_address: config.bind_address,
         kv_config_path: store.join("namesrv/kvConfig.json").to_string_lossy().into_owned(),
         config_store_path: store.join("namesrv/namesrv.properties").to_string_lossy().into_owned(),
         ..NamesrvConfig::default()
-    })?;
+    };
     let own = own_address(config.bind_address, arguments.namesrv_port);
     if !config.namesrv_addr.contains(&own) {
         config.namesrv_addr.insert(0, own);
@@ -116,21 +110,6 @@ fn load(settings: &mut Settings, file: &Path) -> Result<(), ConfigError> {
     let path = file.to_string_lossy();
     settings.set("brokerConfigPath", &path, Origin::Flag("-c"))?;
     settings.load_file(&path)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(file)
-        .map_err(|error| ConfigError::Unreadable { path: file.to_string_lossy().into(), reason: error.to_string() })
-}
-
-fn name_server_plan(config: NamesrvConfig) -> Result<NameServerPlan, ConfigError> {
-    let listen = config.bind_address.parse().map_err(|_| ConfigError::WrongValue {
-        name: "bindAddress",
-        value: config.bind_address.clone(),
-        origin: Origin::File { path: config.config_store_path.clone(), line: 0 },
-        allowed: "an IPv4 or IPv6 address".into(),
-    })?;
-    Ok(NameServerPlan { config, listen })
 }
 
 /// Where this process reaches its own name server.
@@ -166,10 +145,10 @@ mod tests {
     fn standalone_needs_nothing() {
         let plan = standalone_plan(&[]).unwrap();
         let (broker, name_server) = (plan.broker.unwrap(), plan.name_server.unwrap());
-        assert_eq!((broker.config.listen_port, name_server.config.listen_port), (10911, 9876));
+        assert_eq!((broker.config.listen_port, name_server.listen_port), (10911, 9876));
         assert_eq!(broker.config.namesrv_addr, ["127.0.0.1:9876"]);
         assert_eq!(broker.config.store_path_root_dir, "./ringmq-store");
-        assert_eq!(name_server.config.kv_config_path, "./ringmq-store/namesrv/kvConfig.json");
+        assert_eq!(name_server.kv_config_path, "./ringmq-store/namesrv/kvConfig.json");
         assert_eq!(plan.notes, Notes::default());
     }
 
@@ -185,7 +164,31 @@ mod tests {
         assert_eq!(broker.config.namesrv_addr, ["[::1]:3000", "b:9876"]);
         assert_eq!(broker.config.settings.value("namesrvAddr"), Some("[::1]:3000;b:9876"));
         assert_eq!(broker.core_count, 3);
-        assert_eq!(plan.name_server.unwrap().listen.to_string(), "::1");
+        assert_eq!(plan.name_server.unwrap().bind_address.to_string(), "::1");
+    }
+
+    fn name_server_plan(file: &str) -> Result<Plan, ConfigError> {
+        let arguments = Arguments::try_parse_from(["rmq", "namesrv", "-c", file]).unwrap();
+        let Command::Namesrv(arguments) = arguments.command else { unreachable!("asked for namesrv") };
+        name_server(&arguments)
+    }
+
+    #[test]
+    fn a_name_server_with_a_wrong_address_says_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), "configStorePath=/elsewhere\n\nbindAddress=localhost\n");
+        let expected =
+            format!("bindAddress=localhost ({path} line 3) is not allowed: expected an IPv4 or IPv6 address");
+        assert_eq!(name_server_plan(&path).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_property_file_without_end_is_not_read_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), &"#".repeat(1 << 21));
+        for path in [&path, "/dev/zero"] {
+            assert!(matches!(name_server_plan(path), Err(ConfigError::Malformed { .. })), "{path}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rmq_broker::node::StopFlag;
-use rmq_broker::start::{self, BrokerOptions, NameServerOptions, NodeError, NodeOptions, RunError};
+use rmq_broker::start::{self, BrokerOptions, NodeError, NodeOptions, RunError};
 use rmq_engine::store_dir::StoreError;
 
 use crate::check::{self, Level};
@@ -33,7 +33,7 @@ pub fn serve(plan: Plan) -> Exit {
             cores: broker.core_count,
             config: broker.config,
         }),
-        name_server: plan.name_server.map(|server| NameServerOptions { config: server.config, listen: server.listen }),
+        name_server: plan.name_server,
         stop,
     };
     let outcome = start::run(options, move |report| {

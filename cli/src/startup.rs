@@ -17,7 +17,7 @@ impl Block {
         let mut block = Self::default();
         block.add("RingMQ", format!("{}, process {}", env!("CARGO_PKG_VERSION"), std::process::id()));
         if let Some(name_server) = &plan.name_server {
-            let address = std::net::SocketAddr::new(name_server.listen, name_server.config.listen_port);
+            let address = std::net::SocketAddr::new(name_server.bind_address, name_server.listen_port);
             block.add("name server", address.to_string());
         }
         if let Some(broker) = &plan.broker {

@@ -3,6 +3,7 @@
 //! The table at the end of this file is the only list. The struct, the defaults, [`NamesrvConfig::get`],
 //! [`NamesrvConfig::set`], the answer to request 319 and the `-p` print-out all come from it.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ pub enum Effect {
 pub struct PropertyRow {
     /// RocketMQ's name, as in property files.
     pub name: &'static str,
-    /// `boolean`, `integer` or `text`.
+    /// `boolean`, `integer`, `IP address` or `text`.
     pub kind: &'static str,
     /// Allowed values of integers, both ends included.
     pub range: Option<RangeInclusive<i64>>,
@@ -74,6 +75,16 @@ impl SettingValue for String {
     }
     fn show(&self) -> String {
         self.clone()
+    }
+}
+
+impl SettingValue for IpAddr {
+    const KIND: &'static str = "IP address";
+    fn read(text: &str, _range: Option<RangeInclusive<i64>>) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -230,7 +241,7 @@ settings! {
     /// Names, separated by `;`, that request 318 must not change.
     config_black_list / "configBlackList": String = "configBlackList;configStorePath;kvConfigPath".to_owned(), ANY, Used;
     /// Address to listen on.
-    bind_address / "bindAddress": String = "0.0.0.0".to_owned(), ANY, AtStart;
+    bind_address / "bindAddress": IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED), ANY, AtStart;
     /// TCP port to listen on; 0 takes any free one.
     listen_port / "listenPort": u16 = 9876, ANY, AtStart;
     /// Java's socket threads.
@@ -325,6 +336,7 @@ mod tests {
         let mut config = NamesrvConfig::default();
         let table = [
             ("listenPort", "70000", "listenPort=70000 is refused: expected an integer from 0 to 65535"),
+            ("bindAddress", "localhost", "bindAddress=localhost is refused: expected an IPv4 or IPv6 address"),
             ("orderMessageEnable", "yes", "orderMessageEnable=yes is refused: expected true or false"),
             ("nonsense", "1", "nonsense is not a name server property"),
         ];

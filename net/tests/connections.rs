@@ -99,7 +99,7 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
-        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = bind("127.0.0.1:0".parse().unwrap(), 1024).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let shared = Arc::new(Shared::default());
         let (socket, in_thread) = (Arc::new(socket), shared.clone());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -48,6 +50,25 @@ pub enum ConfigError {
     Several(Vec<ConfigError>),
 }
 
+/// The text of a property file, of which no more is read than `PROPERTIES_BYTES_MAX`: a larger one is refused.
+pub fn read_file(path: &str) -> Result<Vec<u8>, ConfigError> {
+    let read = || -> std::io::Result<(u64, Vec<u8>)> {
+        let file = File::open(path)?;
+        let size_bytes = file.metadata()?.len();
+        let mut text = Vec::new();
+        // One byte more tells a device or pipe, which has no size, from a file that just fits.
+        file.take(properties::PROPERTIES_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+        Ok((size_bytes, text))
+    };
+    let (size_bytes, text) =
+        read().map_err(|error| ConfigError::Unreadable { path: path.into(), reason: error.to_string() })?;
+    if text.len() > properties::PROPERTIES_BYTES_MAX {
+        let size_bytes = usize::try_from(size_bytes).unwrap_or(usize::MAX).max(text.len());
+        return Err(ConfigError::Malformed { path: path.into(), error: PropertiesError::TooLarge { size_bytes } });
+    }
+    Ok(text)
+}
+
 /// A value with its setting and its origin.
 #[derive(Debug, Clone)]
 struct Entry {
@@ -85,15 +106,7 @@ impl Settings {
 
     /// Takes over a property file. Every wrong value is reported, not only the first.
     pub fn load_file(&mut self, path: &str) -> Result<(), ConfigError> {
-        let unreadable =
-            |error: std::io::Error| ConfigError::Unreadable { path: path.into(), reason: error.to_string() };
-        let size_bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size_bytes > properties::PROPERTIES_BYTES_MAX as u64 {
-            let size_bytes = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-            return Err(ConfigError::Malformed { path: path.into(), error: PropertiesError::TooLarge { size_bytes } });
-        }
-        let text = std::fs::read(path).map_err(unreadable)?;
-        self.load(&text, path)
+        self.load(&read_file(path)?, path)
     }
 
     /// Takes over the text of a property file; `path` is its name in messages.

@@ -57,6 +57,7 @@ fn configuration_is_shown_changed_and_kept() {
         ("enableTopicList=true\nconfigStorePath=/x", 16, "Can not update config in black list."),
         ("rocketmqHome=/x", 16, "Can not update config in black list."),
         ("enableTopicList=true\nlistenPort=x", 1, "listenPort=x is refused: expected an integer from 0 to 65535"),
+        ("bindAddress=here", 1, "bindAddress=here is refused: expected an IPv4 or IPv6 address"),
         (
             "a=\\uZ",
             1,

@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use rmq_turn::{Completion, Ring, Token, opcode, types};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Pending connections the kernel keeps for us, as RocketMQ's server asks for.
-const BACKLOG: i32 = 1024;
-
 /// Which service a connection came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerRole {
@@ -35,10 +32,11 @@ pub enum BindError {
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(2);
 
 /// Binds and listens; waits for the sockets of a predecessor that was killed just before. Blocking, for the start.
-pub fn bind(address: SocketAddr) -> Result<Socket, BindError> {
+/// `backlog` is how many connections the kernel may hold until they are accepted; it cuts it to its own limit.
+pub fn bind(address: SocketAddr, backlog: i32) -> Result<Socket, BindError> {
     let started = Instant::now();
     loop {
-        match bind_once(address) {
+        match bind_once(address, backlog) {
             Err(BindError::InUse { .. }) if started.elapsed() < PREDECESSOR_WAIT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -47,7 +45,7 @@ pub fn bind(address: SocketAddr) -> Result<Socket, BindError> {
     }
 }
 
-fn bind_once(address: SocketAddr) -> Result<Socket, BindError> {
+fn bind_once(address: SocketAddr, backlog: i32) -> Result<Socket, BindError> {
     let attempt = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?; // rebinding while old connections linger in TIME_WAIT is fine
@@ -56,7 +54,7 @@ fn bind_once(address: SocketAddr) -> Result<Socket, BindError> {
             socket.set_only_v6(false)?;
         }
         socket.bind(&SockAddr::from(address))?;
-        socket.listen(BACKLOG)?;
+        socket.listen(backlog)?;
         Ok(socket)
     };
     attempt().map_err(|source: io::Error| match source.kind() {
@@ -143,9 +141,9 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_that_names_it() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = bind("127.0.0.1:0".parse().unwrap(), 1024).unwrap();
         let taken = first.local_addr().unwrap().as_socket().unwrap();
-        let error = bind(taken).unwrap_err();
+        let error = bind(taken, 1024).unwrap_err();
         assert!(error.to_string().contains(&taken.port().to_string()), "{error}");
         assert!(matches!(error, BindError::InUse { .. }));
     }

@@ -16,7 +16,7 @@ table! {
     - serverSocketRcvBufSize, INT, "0", no_effect, NETTY;
     - writeBufferHighWaterMark, INT, "0", no_effect, NETTY;
     - writeBufferLowWaterMark, INT, "0", no_effect, NETTY;
-    - serverSocketBacklog, Int(1, 65_535), "1024", not_yet, "the kernel holds up to 1024 connections before they are accepted, whatever is written here";
+    - serverSocketBacklog, Int(1, 65_535), "1024", used, "connections the kernel holds until they are accepted; its own limit, net.core.somaxconn, holds too";
     - serverNettyWorkerGroupEnable, Bool, "true", no_effect, NETTY;
     - serverPooledByteBufAllocatorEnable, Bool, "true", no_effect, NETTY;
     - enableShutdownGracefully, Bool, "false", no_effect, NETTY;
