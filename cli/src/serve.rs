@@ -57,7 +57,7 @@ fn exit_of(error: &NodeError) -> Exit {
         NodeError::Store(StoreError::Full { .. } | StoreError::NotWritable { .. }) | NodeError::Ring(_) => Exit::Host,
         NodeError::Cores(RunError::Ring(_)) => Exit::Host,
         NodeError::Store(_) | NodeError::Recovery(_) | NodeError::KeyValues(_) => Exit::Store,
-        NodeError::Address(_) => Exit::Usage,
+        NodeError::Address { .. } => Exit::Usage,
         NodeError::Bind(_) | NodeError::Cores(_) | NodeError::Io(_) => Exit::Runtime,
     }
 }
