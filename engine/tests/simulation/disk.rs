@@ -1,4 +1,4 @@
-//! A disk that delays, reorders, tears and loses writes, and sometimes refuses them.
+//! A disk that delays, reorders, tears, misdirects and loses writes, lets bits rot, and sometimes refuses to work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use rmq_engine::{
     BatchHeader, CommandId, CommandKind, LogPosition, LogSource, SegmentSource, StorageCommand, StorageDone,
-    StorageError,
+    StorageError, WriteBytes,
 };
 
 use crate::random::Random;
 
 /// What a device writes atomically.
 const SECTOR_BYTES: usize = 512;
-const PAGE_BYTES: usize = 4096;
+const BLOCK_BYTES: usize = 4096;
 /// The one shard of the simulation.
 pub const SHARD: u16 = 5;
 const NO_SPACE: StorageError = StorageError { errno: 28 };
@@ -34,6 +34,8 @@ pub struct Faults {
     pub read_error: usize,
     pub no_space: usize,
     pub snapshot_error: usize,
+    /// Of the writes in flight when the process or the machine ends.
+    pub misdirected: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +59,7 @@ pub struct DiskCounters {
     pub writes_beside_others: u64,
     pub snapshots_published: u64,
     pub snapshots_damaged: u64,
+    pub writes_misdirected: u64,
 }
 
 /// The files of one shard.
@@ -74,6 +77,8 @@ pub struct Disk {
     unfinished_snapshot: Vec<u8>,
     /// Everything below was durable when a snapshot was published, and so is stable.
     pub stable_end: u64,
+    /// Up to where completed writes have reached in each segment.
+    written_to: BTreeMap<u64, usize>,
     in_flight: Vec<InFlight>,
     /// Segments recovery has read.
     opened: BTreeSet<u64>,
@@ -95,6 +100,7 @@ impl Disk {
             snapshots: BTreeMap::new(),
             unfinished_snapshot: Vec::new(),
             stable_end: 0,
+            written_to: BTreeMap::new(),
             in_flight: Vec::new(),
             opened: BTreeSet::new(),
             faults: Faults::default(),
@@ -144,6 +150,48 @@ impl Disk {
         batches
     }
 
+    /// The same files once more, to try something on. Reads and index writes in flight stay with the original.
+    ///
+    /// # Panics
+    /// If the log is being written.
+    pub fn copy(&self) -> Self {
+        let changes_log =
+            |kind: &CommandKind| matches!(kind, CommandKind::Write { .. } | CommandKind::PrepareSegment { .. });
+        let is_log_quiet = !self.in_flight.iter().any(|flying| changes_log(&flying.command.kind));
+        assert!(is_log_quiet, "a log is copied while nobody writes it");
+        Self {
+            segment_bytes: self.segment_bytes,
+            current: self.current.clone(),
+            stable: self.stable.clone(),
+            unsynced: self.unsynced.clone(),
+            index: self.index.clone(),
+            stable_index: self.stable_index.clone(),
+            snapshots: self.snapshots.clone(),
+            stable_end: self.stable_end,
+            written_to: self.written_to.clone(),
+            ..Self::new(self.segment_bytes as u64)
+        }
+    }
+
+    /// What a reader of the log gets from `position` to the end of its segment; nothing if that does not exist.
+    pub fn log_at(&self, position: u64) -> &[u8] {
+        let at = position as usize % self.segment_bytes;
+        self.current.get(&(position - at as u64)).map_or(&[], |file| &file[at..])
+    }
+
+    /// Puts bytes there for good, by no write of the shard.
+    pub fn overwrite_log(&mut self, position: u64, bytes: &[u8]) {
+        let at = position as usize % self.segment_bytes;
+        let write = Write { segment_start: position - at as u64, at, bytes: bytes.to_vec() };
+        put(&mut self.current, &write);
+        put(&mut self.stable, &write);
+    }
+
+    /// A bit of the log rots.
+    pub fn flip_bit(&mut self, position: u64, bit: usize) {
+        self.flip(position, 1 << bit);
+    }
+
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -163,6 +211,8 @@ impl Disk {
             }
             self.counters.writes_beside_others += u64::from(!is_alone);
             let file = self.current.get(segment_start).expect("writes go to prepared segments only");
+            let padding = &device_view(data)[data.without_padding().len()..];
+            assert!(padding.iter().all(|byte| *byte == 0), "the rest of the last block is zero");
             let durable_bytes = durable.bytes().saturating_sub(segment_start + start).min(data.len() as u64) as usize;
             let durable_bytes = durable_bytes.min(data.without_padding().len());
             let at = start as usize;
@@ -188,7 +238,7 @@ impl Disk {
     fn carry_out(&mut self, kind: CommandKind, random: &mut Random) -> Result<StorageDone, StorageError> {
         match kind {
             CommandKind::Write { segment_start, at, data, sync } => {
-                let write = padded(segment_start, at, data.without_padding(), data.len());
+                let write = Write { segment_start, at: at as usize, bytes: device_view(&data).to_vec() };
                 if random.chance(self.faults.write_error) {
                     let torn = tear(&write, random);
                     self.apply(torn, false);
@@ -199,6 +249,8 @@ impl Disk {
                     self.apply(vec![Write { bytes: write.bytes[..bytes].to_vec(), ..write }], false);
                     return Ok(StorageDone::Written { bytes: bytes as u64 });
                 }
+                let reached = self.written_to.entry(segment_start).or_default();
+                *reached = (*reached).max(write.at + write.bytes.len());
                 self.apply(vec![write], sync);
                 Ok(StorageDone::Written { bytes: data.len() as u64 })
             }
@@ -322,7 +374,10 @@ impl Disk {
         for InFlight { command } in std::mem::take(&mut self.in_flight) {
             match command.kind {
                 CommandKind::Write { segment_start, at, data, .. } => {
-                    let write = padded(segment_start, at, data.without_padding(), data.len());
+                    let mut write = Write { segment_start, at: at as usize, bytes: device_view(&data).to_vec() };
+                    if random.chance(self.faults.misdirected) {
+                        self.misdirect(&mut write, random);
+                    }
                     let torn = tear(&write, random);
                     self.apply(torn, false);
                 }
@@ -330,7 +385,7 @@ impl Disk {
                     self.make_segment(segment_start, random);
                 }
                 CommandKind::WriteIndex { at, pages } => {
-                    for (page, at) in pages.iter().zip((at as usize..).step_by(PAGE_BYTES)) {
+                    for (page, at) in pages.iter().zip((at as usize..).step_by(BLOCK_BYTES)) {
                         let kept = random.below(page.len() / SECTOR_BYTES + 1) * SECTOR_BYTES;
                         self.write_index_at(at, &page.as_slice()[..kept]);
                     }
@@ -365,7 +420,7 @@ impl Disk {
     /// A page that changed since the last snapshot was published is the old one, the new one, or neither.
     fn lose_index_pages(&mut self, random: &mut Random) {
         self.stable_index.resize(self.index.len(), 0xEE);
-        for (stable, current) in self.stable_index.chunks_mut(PAGE_BYTES).zip(self.index.chunks(PAGE_BYTES)) {
+        for (stable, current) in self.stable_index.chunks_mut(BLOCK_BYTES).zip(self.index.chunks(BLOCK_BYTES)) {
             if stable != current {
                 match random.below(3) {
                     0 => stable.copy_from_slice(current),
@@ -375,6 +430,18 @@ impl Disk {
             }
         }
         self.index = self.stable_index.clone();
+    }
+
+    /// Sends a write to another block of its file. Never onto what a completed write has put there: no log could give
+    /// that back.
+    fn misdirect(&mut self, write: &mut Write, random: &mut Random) {
+        let first = self.written_to.get(&write.segment_start).copied().unwrap_or(0).div_ceil(BLOCK_BYTES);
+        let first = first.max(write.at / BLOCK_BYTES + 1);
+        let last = (self.segment_bytes - write.bytes.len()) / BLOCK_BYTES;
+        if first <= last {
+            write.at = (first + random.below((last - first + 1).min(4))) * BLOCK_BYTES;
+            self.counters.writes_misdirected += 1;
+        }
     }
 
     fn count_operation(&mut self) -> io::Result<()> {
@@ -389,10 +456,11 @@ impl Disk {
     }
 }
 
-fn padded(segment_start: u64, at: u64, bytes: &[u8], len: usize) -> Write {
-    let mut bytes = bytes.to_vec();
-    bytes.resize(len, 0);
-    Write { segment_start, at: at as usize, bytes }
+/// What the device reads from memory now, padding included.
+fn device_view(data: &WriteBytes) -> &[u8] {
+    // SAFETY: `data` keeps its memory, of which these are whole blocks. Shard and disk take turns on one thread, so
+    // nobody writes while the view lives, whatever the shard does with the padding in between.
+    unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) }
 }
 
 fn put(files: &mut BTreeMap<u64, Vec<u8>>, write: &Write) {

@@ -4,6 +4,7 @@
 
 mod disk;
 mod model;
+mod promises;
 mod random;
 mod world;
 

@@ -23,6 +23,19 @@ pub enum Entry {
     Setting { kind: u8, key: &'static str, value: Option<Vec<u8>> },
 }
 
+impl Entry {
+    /// Whether both say the same about how far the same group is in the same queue.
+    pub fn is_same_offset(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Offset { group, topic, queue_id, offset },
+                Self::Offset { group: group2, topic: topic2, queue_id: queue_id2, offset: offset2 },
+            ) => (group, topic, queue_id, offset) == (group2, topic2, queue_id2, offset2),
+            _ => false,
+        }
+    }
+}
+
 /// One record of the log.
 #[derive(Clone, Debug)]
 pub struct Appended {

@@ -1,5 +1,8 @@
 //! One run: a shard, its disk, its users, and the checks after every crash.
 
+mod experiments;
+mod looks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +14,7 @@ use rmq_engine::{
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
 use crate::model::{Appended, Entry, Sent, State};
+use crate::promises::Promises;
 use crate::random::Random;
 
 const TOPICS: [&str; 3] = [
@@ -42,6 +46,11 @@ pub struct Summary {
     pub restarts_from_snapshot: u64,
     pub clean_stops: u64,
     pub damages_refused: u64,
+    pub writes_misdirected: u64,
+    pub lookalikes: u64,
+    pub bits_flipped: u64,
+    pub flips_noticed: u64,
+    pub recoveries_interrupted: u64,
 }
 
 impl Summary {
@@ -62,6 +71,11 @@ impl Summary {
         self.restarts_from_snapshot += other.restarts_from_snapshot;
         self.clean_stops += other.clean_stops;
         self.damages_refused += other.damages_refused;
+        self.writes_misdirected += other.writes_misdirected;
+        self.lookalikes += other.lookalikes;
+        self.bits_flipped += other.bits_flipped;
+        self.flips_noticed += other.flips_noticed;
+        self.recoveries_interrupted += other.recoveries_interrupted;
     }
 }
 
@@ -77,6 +91,7 @@ pub struct World {
     /// Everything appended and not lost since.
     history: Vec<Appended>,
     state: State,
+    promises: Promises,
     appends: u64,
     /// End of the log at the last recovery, which made it stable.
     stable_end: u64,
@@ -100,8 +115,10 @@ impl World {
                 read_error: random.below(20),
                 no_space: random.below(60),
                 snapshot_error: random.below(40),
+                misdirected: 0,
             };
         }
+        disk.faults.misdirected = *random.pick(&[0, 20, 60]);
         let flood = *random.pick(&[1, 1, 1, 1, 300]);
         Self {
             random,
@@ -113,6 +130,7 @@ impl World {
             now_ms: 1_700_000_000_000,
             history: Vec::new(),
             state: State::default(),
+            promises: Promises::default(),
             appends: 0,
             stable_end: 0,
             flood,
@@ -156,6 +174,7 @@ impl World {
         self.summary.writes_beside_others = self.disk.counters.writes_beside_others;
         self.summary.snapshots_published = self.disk.counters.snapshots_published;
         self.summary.snapshots_damaged = self.disk.counters.snapshots_damaged;
+        self.summary.writes_misdirected = self.disk.counters.writes_misdirected;
         self.summary
     }
 
@@ -165,9 +184,13 @@ impl World {
             8 | 9 => self.send_batch(),
             10 | 11 => self.change_something_small(),
             12 => self.fetch_somewhere(),
-            13 => self.read_some_record(),
+            13 => match self.random.below(3) {
+                0 => self.search_some_time(),
+                1 => self.look_at_some_store_time(),
+                _ => self.read_some_record(),
+            },
             14 => {
-                let jump = *self.random.pick(&[1, 1000, 86_400_000, -5000, -86_400_000]);
+                let jump = *self.random.pick(&[1, 1000, 7_200_000, 86_400_000, -5000, -7_200_000, -86_400_000]);
                 self.now_ms += jump;
             }
             _ => self.turn(),
@@ -299,11 +322,14 @@ impl World {
             flag: body.len() as i32,
             store_time_ms: self.now_ms,
         };
-        self.note(placed.end, Entry::Message { topic, queue_id, queue_offset: placed.queue_offset, sent });
+        let end = LogPosition::new(sent.physical_offset.position().bytes() + record_bytes(&sent, topic).bytes());
+        self.note(end, placed.end, Entry::Message { topic, queue_id, queue_offset: placed.queue_offset, sent });
     }
 
-    fn note(&mut self, end: LogPosition, entry: Entry) {
+    /// Notes what was appended up to `end` and may be acknowledged at `promised`.
+    fn note(&mut self, end: LogPosition, promised: LogPosition, entry: Entry) {
         self.state.add(&entry);
+        self.promises.make(promised, end);
         self.history.push(Appended { end: end.bytes(), append: self.appends, entry });
     }
 
@@ -337,8 +363,7 @@ impl World {
         };
         match end {
             Ok(end) if before < self.shard.appended() => {
-                assert_eq!(end, self.shard.appended());
-                self.note(end, entry);
+                self.note(self.shard.appended(), end, entry);
                 self.appends += 1;
             }
             Ok(end) => {
@@ -346,6 +371,9 @@ impl World {
                 let mut unchanged = self.state.clone();
                 unchanged.add(&entry);
                 assert_eq!(unchanged, self.state, "only what changes nothing may write nothing");
+                if let Some(says_so) = self.history.iter().rfind(|appended| appended.entry.is_same_offset(&entry)) {
+                    self.promises.make(end, LogPosition::new(says_so.end));
+                }
             }
             Err(error) => self.check_refusal(error),
         }
@@ -371,6 +399,7 @@ impl World {
         };
         for _ in 0..2000 {
             let bounds = self.shard.bounds(topic, queue_id);
+            self.check_bounds(topic, queue_id, bounds);
             match self.shard.fetch(&request, TICKET) {
                 Fetch::Pending => {
                     self.hand_over();
@@ -466,7 +495,7 @@ impl World {
     fn crash_and_recover(&mut self) {
         let is_clean = self.random.chance(20) && self.stop_cleanly();
         let acknowledged = self.shard.durable().bytes();
-        let mut must_keep = acknowledged;
+        let mut must_keep = acknowledged.max(self.promises.kept(self.shard.durable()));
         self.summary.poisoned += u64::from(self.shard.is_poisoned());
         let damaged_before = self.disk.counters.snapshots_damaged;
         let mut crash = self.crash();
@@ -475,6 +504,7 @@ impl World {
                 // A clean prefix, not shorter than what recovery has shown before or a snapshot rests on.
                 must_keep = self.stable_end.max(self.disk.stable_end);
             }
+            self.try_crashes_in_recovery();
             self.epoch += 1;
             let config = Self::config(&mut self.random, self.geometry, self.epoch, self.powered_since);
             if self.random.chance(20) {
@@ -506,6 +536,7 @@ impl World {
         self.summary.lost_unacknowledged += u64::from(kept < self.history.len());
         self.summary.lost_in_async_power_cut += u64::from(end < acknowledged);
         self.stable_end = end;
+        self.promises.forget_all();
         self.history.truncate(kept);
         self.state = State::of(&self.history);
         let replayed_from = recovered.replayed_from.bytes();
@@ -520,6 +551,8 @@ impl World {
         if self.random.chance(20) {
             self.check_recovery_is_idempotent(&recovered);
         }
+        self.try_lookalikes(&recovered);
+        self.try_flipped_bits();
     }
 
     /// Stops as the broker does: everything durable, then a snapshot. False if that failed.
@@ -556,7 +589,7 @@ impl World {
             let crash = if is_stable && self.random.chance(50) { Crash::PowerCut } else { Crash::Kill };
             let safe = durable.bytes();
             let batches = self.disk.batches(safe);
-            self.note(end, Entry::Setting { kind: 1, key: "witness", value: Some(b"here".to_vec()) });
+            self.note(end, end, Entry::Setting { kind: 1, key: "witness", value: Some(b"here".to_vec()) });
             self.appends += 1;
             if !batches.is_empty() {
                 let (start, len) = *self.random.pick(&batches);
@@ -597,7 +630,9 @@ impl World {
     }
 
     fn check_recovery_is_idempotent(&mut self, recovered: &rmq_engine::Recovered) {
-        self.disk.crash(Crash::Kill, &mut self.random); // Only reads and index writes can be in flight.
+        // Only reads and index writes can be in flight, and all that recovery has shown is stable.
+        let crash = *self.random.pick(&[Crash::Kill, Crash::PowerCut]);
+        self.disk.crash(crash, &mut self.random);
         self.epoch += 1;
         let config = Self::config(&mut self.random, self.geometry, self.epoch, self.powered_since);
         let (shard, again) = Shard::recover(config, &mut self.disk).unwrap();
@@ -661,4 +696,11 @@ fn check_record(record: &Record<'_>, sent: &Sent) {
     assert_eq!((record.properties, record.flag), (&sent.properties[..], sent.flag));
     assert_eq!(record.store_timestamp_ms, sent.store_time_ms);
     assert_eq!((record.born_timestamp_ms, record.reconsume_times), (5, 2));
+}
+
+/// Length of a message's record, as the format says.
+fn record_bytes(sent: &Sent, topic: &str) -> LogPosition {
+    let topic_length_bytes = if topic.len() > 127 { 2 } else { 1 };
+    let fixed = 4 * 7 + 8 * 5 + 4 + 20 + 8 + 2;
+    LogPosition::new((fixed + topic_length_bytes + topic.len() + sent.body.len() + sent.properties.len()) as u64)
 }
