@@ -20,6 +20,10 @@ mod consume_queue;
 pub mod driver;
 pub mod memory;
 mod offsets;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
 mod position;
 mod segments;
 mod shard;

@@ -16,6 +16,7 @@ use crate::buffer::{BLOCK_BYTES, FillingBuffer, SharedBuffer, Slice, UniqueBuffe
 use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchHeader};
 use crate::config::{Durability, Geometry, ShardConfig, WRITES_IN_FLIGHT_MAX};
 use crate::consume_queue::table::QueueRef;
+use crate::planted::{self, Bug};
 use crate::position::LogPosition;
 use crate::storage::{CommandId, CommandKind, StorageError};
 
@@ -148,6 +149,13 @@ impl LogWriter {
     }
 
     pub fn durable(&self) -> LogPosition {
+        if planted::is(Bug::AcknowledgeBeforeCompletion) {
+            return LogPosition::new(self.sealed_end);
+        }
+        if planted::is(Bug::DurableMarkOverHole) {
+            let completed = self.writes.iter().rfind(|write| write.is_completed());
+            return LogPosition::new(completed.map_or(self.durable, |write| write.end));
+        }
         LogPosition::new(self.durable)
     }
 
@@ -201,7 +209,7 @@ impl LogWriter {
     pub fn next_place(&self, bytes: u64) -> NextPlace {
         let bytes = HEADER_BYTES + bytes;
         // A write in flight may still read the padding up to the end of its block.
-        let is_quiet = self.writes.is_empty() && self.batch.is_none();
+        let is_quiet = self.writes.is_empty() && self.batch.is_none() || planted::is(Bug::BlockRewrittenInFlight);
         let end = self.batch.as_ref().map_or(self.sealed_end, |batch| batch.end);
         let position = end.next_multiple_of(if is_quiet { BATCH_ALIGN_BYTES } else { BLOCK });
         if let Some(chunk) = &self.chunk
@@ -272,13 +280,15 @@ impl LogWriter {
         };
         let (start, end) = (chunk.at(batch.start), chunk.at(batch.end));
         self.previous_checksum = header.seal(chunk.buffer.tail_mut(start..end));
-        chunk.buffer.tail_mut(end..end.next_multiple_of(BLOCK_BYTES)).fill(0);
+        if !planted::is(Bug::PaddingNotZeroed) {
+            chunk.buffer.tail_mut(end..end.next_multiple_of(BLOCK_BYTES)).fill(0);
+        }
         chunk.buffer.freeze(end);
         let data = chunk.buffer.write_bytes(start..end);
         let segment_start = self.geometry.segment_of(batch.start);
         let at = batch.start / BLOCK * BLOCK - segment_start;
         let len = data.len() as u64;
-        let sync = self.durability == Durability::Sync;
+        let sync = self.durability == Durability::Sync && !planted::is(Bug::SyncFlagNotSet);
         let state = WriteState::Held(CommandKind::Write { segment_start, at, data, sync });
         self.writes.push_back(SealedWrite { segment_start, end: batch.end, len, touched, state });
         self.sealed_end = batch.end;
@@ -306,7 +316,7 @@ impl LogWriter {
             return None;
         }
         let write = self.writes.iter_mut().find(|write| matches!(write.state, WriteState::Held(_)))?;
-        if !is_ready(write.segment_start) {
+        if !is_ready(write.segment_start) && !planted::is(Bug::SegmentNotAwaited) {
             return None;
         }
         let held = std::mem::replace(&mut write.state, WriteState::InFlight(id));
@@ -325,6 +335,14 @@ impl LogWriter {
         self.in_flight -= 1;
         match result {
             Ok(bytes) if bytes == write.len => {
+                write.state = WriteState::Completed;
+                Ok(true)
+            }
+            Ok(_) if planted::is(Bug::ShortWriteTakenForWhole) => {
+                write.state = WriteState::Completed;
+                Ok(true)
+            }
+            Err(_) if planted::is(Bug::FailedWriteIgnored) => {
                 write.state = WriteState::Completed;
                 Ok(true)
             }

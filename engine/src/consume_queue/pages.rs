@@ -6,6 +6,7 @@ use crate::buffer::{BLOCK_BYTES, BufferPool, SharedBuffer, UniqueBuffer};
 use crate::cache::Cache;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::PageEntry;
+use crate::planted::{self, Bug};
 use crate::shard::Ticket;
 use crate::storage::{CommandKind, StorageError};
 
@@ -185,6 +186,7 @@ impl IndexPages {
 
     /// Lets the page's place in the file be used again, once no snapshot that is kept names it.
     pub fn free(&mut self, page: u32) {
+        let unused = if planted::is(Bug::PageReusedAtOnce) { &mut self.free } else { &mut self.freed };
         // A page with I/O in flight keeps its place until the next start: two writes to one place could swap.
         match self.cache.get(page) {
             Some(Page::Unwritten(_) | Page::Loading { .. }) => {}
@@ -192,9 +194,9 @@ impl IndexPages {
                 if let Some(Page::Clean { buffer, .. }) = self.cache.remove(page) {
                     self.pool.retire(buffer);
                 }
-                self.freed.push(page);
+                unused.push(page);
             }
-            None => self.freed.push(page),
+            None => unused.push(page),
         }
     }
 

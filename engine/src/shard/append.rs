@@ -11,6 +11,7 @@ use crate::config::{BATCH_BYTES_MAX, QUEUE_COUNT_MAX};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Queue, QueueRef};
+use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::Shard;
 use crate::storage::StorageError;
@@ -115,6 +116,9 @@ impl Shard {
                 size_bytes: bytes as u32,
             };
             push_row(queue, row, &mut self.pages);
+            if planted::is(Bug::RowsShownBeforeDurable) {
+                queue.visible = queue.next;
+            }
             if queue.touched_in != self.log.batch_number() {
                 queue.touched_in = self.log.batch_number();
                 self.touched.push(queue_ref);
@@ -137,16 +141,26 @@ impl Shard {
         if let Some((known, end)) = self.offsets.get(group, topic, queue_id)
             && known == offset
         {
+            if planted::is(Bug::RepeatedOffsetAcknowledgedEarly) {
+                return Ok(self.log.durable());
+            }
             return Ok(end);
         }
         let end = self.append_internal(&InternalRecord::Offset { group, topic, queue_id, offset })?;
         self.offsets.set(group, topic, queue_id, offset, end);
+        if planted::is(Bug::OffsetAcknowledgedEarly) {
+            return Ok(self.log.durable());
+        }
         Ok(end)
     }
 
     /// Forgets all offsets of a group.
     pub fn remove_offsets_of_group(&mut self, group: &str) -> Result<LogPosition, AppendError> {
         if !self.offsets.has_group(group) {
+            return Ok(self.log.appended_end());
+        }
+        if planted::is(Bug::RemovalNotLogged) {
+            self.offsets.remove_group(group);
             return Ok(self.log.appended_end());
         }
         let end = self.append_internal(&InternalRecord::GroupOffsetsRemoved { group })?;

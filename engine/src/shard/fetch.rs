@@ -9,6 +9,7 @@ use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN};
 use crate::consume_queue::pages::PageRead;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
+use crate::planted::{self, Bug};
 use crate::position::PhysicalOffset;
 use crate::shard::{Shard, Ticket};
 use crate::storage::StorageError;
@@ -317,6 +318,7 @@ impl Shard {
                 }
             }
         };
+        let max = if planted::is(Bug::SearchBeyondEnd) { queue.next } else { max };
         let end = (queue.base + rows_before as i64).min(max);
         let found = match boundary {
             Boundary::Lower => end,

@@ -24,6 +24,7 @@ use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::{QueueRef, QueueTable};
 use crate::offsets::{Offsets, Settings};
+use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::segments::Segments;
 use crate::shard::append::push_row;
@@ -144,10 +145,14 @@ impl Shard {
             return Err(RecoverError::EndsBeforeSnapshot { end: end.position, as_of, snapshot });
         }
         scan.check_no_gap(end.position)?;
-        scan.check_undamaged(&end, config.powered_since)?;
+        if !planted::is(Bug::DamageTakenForEnd) {
+            scan.check_undamaged(&end, config.powered_since)?;
+        }
         end.chunk = scan.open_chunk(end.position)?;
         fold.flush_index(scan.source)?;
-        source.make_stable()?;
+        if !planted::is(Bug::RecoveredNotMadeStable) {
+            source.make_stable()?;
+        }
         let recovered = Recovered {
             end: LogPosition::new(end.position),
             replayed_from,
@@ -297,7 +302,9 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             Ok(decoded) => decoded,
             Err(reason) => return Ok(Err(reason)),
         };
-        if header.previous_checksum != end.checksum || header.epoch < end.epoch {
+        let is_successor = header.previous_checksum == end.checksum || planted::is(Bug::ChainNotChecked);
+        let is_older = header.epoch < end.epoch && !planted::is(Bug::EpochNotChecked);
+        if !is_successor || is_older {
             return Ok(Err(BatchError::Stale { epoch: header.epoch }));
         }
         Ok(Ok(total))
@@ -367,7 +374,9 @@ impl Seen {
 
     /// Whether the queue has seen the record at `position` already.
     fn has_seen(&self, queue: QueueRef, position: u64) -> bool {
-        position < self.max && self.queues.get(&queue).is_some_and(|as_of| position < *as_of)
+        !planted::is(Bug::SeenRecordsFoldedAgain)
+            && position < self.max
+            && self.queues.get(&queue).is_some_and(|as_of| position < *as_of)
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod disk;
 mod model;
+#[cfg(feature = "planted-bugs")]
+mod planted_bugs;
 mod promises;
 mod random;
 mod world;
