@@ -135,8 +135,12 @@ impl StoreDir {
         replace_file(path, "manifest", &manifest.encode())?;
         // After the manifest: folders without one would be a store whose manifest was lost.
         for shard in 0..manifest.shard_count {
-            make_dir(&path.join(format!("shard-{shard:02}")).join("log"))?;
+            let shard = path.join(format!("shard-{shard:02}"));
+            make_dir(&shard.join("log"))?;
+            // Also of folders that were there: whoever made them may have been killed before this line.
+            sync_dir(&shard)?;
         }
+        sync_dir(path)?;
         Ok(Self { path: path.to_path_buf(), manifest, direct_io, _lock: lock })
     }
 
@@ -195,12 +199,29 @@ fn has_segments(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.any(holds_a_log))
 }
 
+/// Makes a folder and those missing above it, durably: syncing a file need not cover the names of the folders it is in,
+/// and a log that is whole in a folder nobody finds is lost.
 fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(path)
-        .map_err(|error| StoreError::io(path, "cannot create directory", error))
+        .map_err(|error| StoreError::io(path, "cannot create directory", error))?;
+    for made in missing {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent)?,
+            _ => sync_dir(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the names in a folder durable.
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    let sync = || File::open(path)?.sync_all();
+    sync().map_err(|error| StoreError::io(path, "cannot sync directory", error))
 }
 
 fn take_lock(dir: &Path) -> Result<File, StoreError> {
