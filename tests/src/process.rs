@@ -25,6 +25,13 @@ cat > /dev/null
 for attempt in $(seq 100); do rm -rf "$1" && break; sleep 0.1; done
 "#;
 
+/// Unmounts the folder $1 at the end of the leash, if it is mounted still; users that end a little later are no obstacle.
+const UNMOUNTER: &str = r#"
+echo $$
+cat > /dev/null
+umount -l "$1" || fusermount3 -uz "$1"
+"#;
+
 /// How long anything a test waits for may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -64,6 +71,13 @@ impl Process {
         let mut leash = Command::new("sh");
         leash.args(["-c", REMOVER, "leash"]).arg(folder);
         Self::on_leash(leash, "remover", PathBuf::new())
+    }
+
+    /// Unmounts a folder at the end of the leash, unless that has been done by then.
+    pub fn unmounter(folder: &Path) -> Self {
+        let mut leash = Command::new("sh");
+        leash.args(["-c", UNMOUNTER, "leash"]).arg(folder);
+        Self::on_leash(leash, "unmounter", PathBuf::new())
     }
 
     fn on_leash(mut leash: Command, name: &str, log: PathBuf) -> Self {

@@ -221,9 +221,14 @@ impl Connection {
 
     /// Sends a request without waiting for an answer; returns its opaque.
     pub fn start(&mut self, request: &Request) -> i32 {
+        self.try_start(request).expect("the request is written")
+    }
+
+    /// Like [`Self::start`] for a server that may be killed meanwhile.
+    pub fn try_start(&mut self, request: &Request) -> io::Result<i32> {
         self.opaque += 1;
-        self.write(&request.frame(self.opaque)).expect("the request is written");
-        self.opaque
+        self.write(&request.frame(self.opaque))?;
+        Ok(self.opaque)
     }
 
     /// Sends a request and returns its answer.
@@ -236,18 +241,31 @@ impl Connection {
 
     /// The next answer; requests the server sends by itself are passed over. `None`: the server closed the connection.
     pub fn reply(&mut self) -> Option<Reply> {
-        loop {
-            let (header, body) = read_frame(&mut self.stream)?;
+        self.next_reply().expect("a whole frame")
+    }
+
+    /// Like [`Self::reply`] for a server that may be killed meanwhile: the end of the connection may also come within an
+    /// answer.
+    pub fn reply_before_crash(&mut self) -> Option<Reply> {
+        self.next_reply().unwrap_or_else(|error| {
+            assert!(is_close(&error), "waiting for an answer: {error}");
+            None
+        })
+    }
+
+    fn next_reply(&mut self) -> io::Result<Option<Reply>> {
+        while let Some((header, body)) = read_frame(&mut self.stream)? {
             if header["flag"].as_i64().is_some_and(|flag| flag & FLAG_RESPONSE != 0) {
-                return Some(Reply {
+                return Ok(Some(Reply {
                     code: number(&header, "code"),
                     opaque: number(&header, "opaque"),
                     remark: header["remark"].as_str().unwrap_or_default().to_owned(),
                     ext: header["extFields"].as_object().cloned().unwrap_or_default(),
                     body,
-                });
+                }));
             }
         }
+        Ok(None)
     }
 
     /// Reads, and drops, whatever comes until the server closes the connection. False: it did not within `patience`.
@@ -279,7 +297,7 @@ impl Answering {
 
     /// Code and opaque of the next request. `None`: the client closed the connection.
     pub fn request(&mut self) -> Option<(i32, i32)> {
-        let (header, _) = read_frame(&mut self.stream)?;
+        let (header, _) = read_frame(&mut self.stream).expect("a whole frame")?;
         Some((number(&header, "code"), number(&header, "opaque")))
     }
 
@@ -294,26 +312,26 @@ impl Answering {
     }
 }
 
-/// Header and body of the next frame. `None`: the other side closed the connection.
-fn read_frame(stream: &mut TcpStream) -> Option<(Value, Vec<u8>)> {
+/// Header and body of the next frame. `None`: the other side closed the connection before it.
+fn read_frame(stream: &mut TcpStream) -> io::Result<Option<(Value, Vec<u8>)>> {
     let mut lengths = [0; 8];
     if let Err(error) = stream.read_exact(&mut lengths) {
         assert!(is_close(&error), "waiting for a frame: {error}");
-        return None;
+        return Ok(None);
     }
     let header_length = int(&lengths, 4) & 0x00FF_FFFF;
     let body_length = int(&lengths, 0) - 4 - header_length;
     let mut header = vec![0; usize::try_from(header_length).expect("a header length")];
     let mut body = vec![0; usize::try_from(body_length).expect("a body length")];
-    stream.read_exact(&mut header).expect("a whole header");
-    stream.read_exact(&mut body).expect("a whole body");
+    stream.read_exact(&mut header)?;
+    stream.read_exact(&mut body)?;
     // The header length's top byte is the header's form.
     let header = match lengths[4] {
         0 => serde_json::from_slice(&header).expect("a JSON header"),
         1 => binary_header(&header),
         kind => panic!("a frame of serialisation {kind}"),
     };
-    Some((header, body))
+    Ok(Some((header, body)))
 }
 
 /// What a binary header says, without its fields.
