@@ -26,7 +26,9 @@ for attempt in $(seq 100); do rm -rf "$1" && break; sleep 0.1; done
 "#;
 
 /// Unmounts the folder $1 at the end of the leash, if it is mounted still; users that end a little later are no obstacle.
+/// Signals to the whole process group, such as Ctrl-C, do not stop it: a volume without its server would stay.
 const UNMOUNTER: &str = r#"
+trap '' INT TERM
 echo $$
 cat > /dev/null
 umount -l "$1" || fusermount3 -uz "$1"
