@@ -38,7 +38,7 @@ pub use config::{Durability, Geometry, ShardConfig};
 pub use consume_queue::table::Bounds;
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{
-    AppendError, Boundary, Fetch, FetchRequest, LogSource, Nothing, Placed, ReadRecord, RecoverError, Recovered,
-    Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
+    AppendError, Boundary, Fetch, FetchRequest, LogSource, Nothing, OldSegment, Placed, ReadRecord, RecoverError,
+    Recovered, Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
 };
 pub use storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};

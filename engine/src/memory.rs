@@ -69,9 +69,14 @@ impl MemoryStorage {
                 read_at(&self.index, at, into.as_mut_slice());
                 StorageDone::IndexRead { into }
             }
-            CommandKind::PrepareSegment { segment_start, .. } => {
-                self.segments.entry(segment_start).or_default();
+            CommandKind::PrepareSegment { segment_start, from, .. } => {
+                let bytes = from.and_then(|from| self.segments.remove(&from)).unwrap_or_default();
+                self.segments.entry(segment_start).or_insert(bytes);
                 StorageDone::SegmentReady
+            }
+            CommandKind::RemoveSegment { segment_start } => {
+                self.segments.remove(&segment_start);
+                StorageDone::SegmentRemoved
             }
             CommandKind::WriteSnapshot { at, bytes, .. } => {
                 self.unfinished_snapshot.truncate(at as usize);

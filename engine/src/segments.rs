@@ -1,5 +1,7 @@
 //! Which segment files are there, which are being made, and which could not be made.
 
+use std::collections::VecDeque;
+
 use crate::config::PREPARE_RETRY_MS;
 use crate::storage::StorageError;
 
@@ -11,15 +13,24 @@ enum State {
     Failed { error: StorageError, at_ms: i64 },
 }
 
-/// The segments the log will be written to. Few: the current one and the next.
+/// Retired segments kept to be used again; more are removed.
+const SPARE_SEGMENTS: usize = 1;
+
+/// The segments the log will be written to. Few: the current one and the next. And those it let go of, whose files
+/// are still there.
 #[derive(Default)]
 pub(crate) struct Segments {
     states: Vec<(u64, State)>,
+    /// Oldest first.
+    retired: VecDeque<u64>,
+    /// A retired file is being renamed or removed. One at a time and in order, so that a crash never leaves an older
+    /// segment when a later one is gone.
+    is_taking_retired: bool,
 }
 
 impl Segments {
     pub fn with_ready(starts: impl Iterator<Item = u64>) -> Self {
-        Self { states: starts.map(|start| (start, State::Ready)).collect() }
+        Self { states: starts.map(|start| (start, State::Ready)).collect(), ..Self::default() }
     }
 
     fn state(&mut self, start: u64) -> Option<&mut State> {
@@ -42,6 +53,36 @@ impl Segments {
     pub fn want(&mut self, start: u64) {
         if self.state(start).is_none() {
             self.states.push((start, State::Wanted));
+        }
+    }
+
+    /// The log does not need the segment any more.
+    pub fn retire(&mut self, start: u64) {
+        self.retired.push_back(start);
+    }
+
+    /// A retired file to be used again; [`Self::on_retired_taken`] must follow.
+    pub fn take_retired(&mut self) -> Option<u64> {
+        if self.is_taking_retired {
+            return None;
+        }
+        let start = self.retired.pop_front()?;
+        self.is_taking_retired = true;
+        Some(start)
+    }
+
+    /// A retired file to be removed, if there are more than are kept; [`Self::on_retired_taken`] must follow.
+    pub fn next_to_remove(&mut self) -> Option<u64> {
+        if self.retired.len() > SPARE_SEGMENTS { self.take_retired() } else { None }
+    }
+
+    /// Takes the result of what [`Self::take_retired`] was for. After a failure nothing is taken any more until the
+    /// next start: to pass over one would leave a gap.
+    pub fn on_retired_taken(&mut self, start: u64, is_ok: bool) {
+        if is_ok {
+            self.is_taking_retired = false;
+        } else {
+            self.retired.push_front(start);
         }
     }
 

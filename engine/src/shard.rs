@@ -9,6 +9,7 @@ pub(crate) mod behind;
 mod fetch;
 pub(crate) mod recover;
 mod restore;
+mod retain;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -30,6 +31,8 @@ use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, Storag
 pub use append::{AppendError, Placed};
 pub use fetch::{Boundary, Fetch, FetchRequest, Nothing, ReadRecord, Searched, StoreTime, TagFilter};
 pub use recover::{LogSource, RecoverError, Recovered, SegmentSource};
+pub use retain::OldSegment;
+pub(crate) use retain::SegmentTimes;
 
 /// Names something that waits for storage. Chosen by the caller, given back by [`Shard::ready`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +55,8 @@ enum Outstanding {
     Read { start: u64, len: u32 },
     WriteIndex { at: u64, count: usize },
     ReadIndex { at: u64 },
-    Prepare { segment_start: u64 },
+    Prepare { segment_start: u64, from: Option<u64> },
+    RemoveSegment { segment_start: u64 },
     Snapshot,
 }
 
@@ -69,7 +73,12 @@ impl Commands {
             }
             CommandKind::WriteIndex { at, pages } => Outstanding::WriteIndex { at: *at, count: pages.len() },
             CommandKind::ReadIndex { at, .. } => Outstanding::ReadIndex { at: *at },
-            CommandKind::PrepareSegment { segment_start, .. } => Outstanding::Prepare { segment_start: *segment_start },
+            CommandKind::PrepareSegment { segment_start, from, .. } => {
+                Outstanding::Prepare { segment_start: *segment_start, from: *from }
+            }
+            CommandKind::RemoveSegment { segment_start } => {
+                Outstanding::RemoveSegment { segment_start: *segment_start }
+            }
             CommandKind::WriteSnapshot { .. } | CommandKind::PublishSnapshot { .. } => Outstanding::Snapshot,
         };
         let id = self.next_id();
@@ -88,6 +97,7 @@ pub struct ShardCounters {
     pub log_bytes_written: u64,
     pub index_writes: u64,
     pub snapshots: u64,
+    pub segments_retired: u64,
     pub reads: ReadCounters,
 }
 
@@ -101,6 +111,7 @@ pub struct Shard {
     segments: Segments,
     /// First position that still exists.
     log_start: u64,
+    segment_times: SegmentTimes,
     queues: QueueTable,
     /// Queues with rows in the open batch.
     touched: Vec<QueueRef>,
@@ -201,7 +212,8 @@ impl Shard {
         let mut queues: Vec<_> = self.queues.all().filter(|queue| queue.next > 0).collect();
         queues.sort_unstable_by_key(|queue| (&queue.topic, queue.queue_id));
         for queue in queues {
-            add(&queue.topic, &[queue.queue_id.into(), queue.min, queue.base, queue.next], &[]);
+            // Not `min`: how exactly it is known depends on when rows went to pages.
+            add(&queue.topic, &[queue.queue_id.into(), queue.base, queue.next], &[]);
             for page in &queue.pages {
                 add("", &[page.checksum.into(), page.first_position as i64, page.first_store_time_ms], &[]);
             }
@@ -257,6 +269,7 @@ impl Shard {
                 self.counters.index_writes += 1;
                 self.commands.issue(write);
             }
+            self.pump_retired();
             self.pump_snapshot();
         }
         while let Some(read) = self.reader.next_read(&mut self.pool) {
@@ -269,7 +282,8 @@ impl Shard {
     fn pump_log(&mut self) {
         while let Some(segment_start) = self.segments.next_to_prepare(self.now_ms) {
             let len_bytes = self.config.geometry.segment_bytes;
-            self.commands.issue(CommandKind::PrepareSegment { segment_start, len_bytes });
+            let from = self.segments.take_retired();
+            self.commands.issue(CommandKind::PrepareSegment { segment_start, len_bytes, from });
         }
         self.give_out_writes();
         if self.log.is_time_to_seal() {
@@ -330,11 +344,23 @@ impl Shard {
                 });
                 self.on_index_read(at, read);
             }
-            Outstanding::Prepare { segment_start } => {
+            Outstanding::Prepare { segment_start, from } => {
+                if let Some(from) = from {
+                    self.segments.on_retired_taken(from, result.is_ok());
+                }
                 if let Err(error) = &result {
                     tracing::error!(shard = self.config.shard, segment_start, %error, "cannot prepare the next log segment");
                 }
                 self.segments.on_prepared(segment_start, result.map(|_| ()), self.now_ms);
+            }
+            Outstanding::RemoveSegment { segment_start } => {
+                self.segments.on_retired_taken(segment_start, result.is_ok());
+                if let Err(error) = result {
+                    tracing::error!(
+                        shard = self.config.shard, segment_start, %error,
+                        "an old log segment cannot be removed; no others are until the broker is restarted"
+                    );
+                }
             }
             Outstanding::Snapshot => self.on_snapshot_written(result.map(|_| ())),
         }

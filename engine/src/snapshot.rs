@@ -100,6 +100,10 @@ pub(crate) struct SettingState {
 pub(crate) struct End {
     /// No part has seen more of the log; the log was durable up to here before the snapshot was finished.
     pub as_of: u64,
+    /// First position of the log that was still kept.
+    pub log_start: u64,
+    /// Segments of the log, and when the last batch of each was written.
+    pub segment_times: Vec<(u64, i64)>,
     /// Pages of the index file below this number are in use, held or free.
     pub next_page: u32,
     /// Pages nobody uses any more, but the snapshot before this one may name.
@@ -222,7 +226,14 @@ mod tests {
             Part::Pages { queue: name, first_offset: 0, pages: vec![page] },
             Part::Queues { as_of: 5000, queues: vec![queue] },
             Part::Settings(vec![SettingState { kind: 1, key: "k".to_owned(), value: b"v".to_vec() }]),
-            Part::End(End { as_of: 5000, next_page: 10, held_pages: vec![2], freed_pages: vec![3] }),
+            Part::End(End {
+                as_of: 5000,
+                log_start: 0,
+                segment_times: vec![(0, 5)],
+                next_page: 10,
+                held_pages: vec![2],
+                freed_pages: vec![3],
+            }),
         ]
     }
 

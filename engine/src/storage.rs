@@ -47,7 +47,14 @@ pub enum CommandKind {
     ReadIndex { at: u64, into: UniqueBuffer },
     /// Have the segment's file exist with its full length, ideally written once. Until the answer,
     /// [`StorageDone::SegmentReady`], the shard holds writes to it back.
-    PrepareSegment { segment_start: u64, len_bytes: u64 },
+    PrepareSegment {
+        segment_start: u64,
+        len_bytes: u64,
+        /// A segment that is not needed any more: its file becomes the new one, whatever it holds.
+        from: Option<u64>,
+    },
+    /// Remove the file of a segment that is not needed any more, durably. Answer with [`StorageDone::SegmentRemoved`].
+    RemoveSegment { segment_start: u64 },
     /// Write a piece of the unfinished snapshot named by its position in the log; `at` 0 begins it anew. Answer with
     /// [`StorageDone::SnapshotWritten`].
     WriteSnapshot { start: u64, at: u64, bytes: Vec<u8> },
@@ -74,6 +81,7 @@ pub enum StorageDone {
         into: UniqueBuffer,
     },
     SegmentReady,
+    SegmentRemoved,
     SnapshotWritten,
 }
 

@@ -69,8 +69,8 @@ fn complete_all(shard: &mut Shard) {
             CommandKind::WriteIndex { .. } => StorageDone::IndexWritten,
             CommandKind::PrepareSegment { .. } => StorageDone::SegmentReady,
             CommandKind::WriteSnapshot { .. } | CommandKind::PublishSnapshot { .. } => StorageDone::SnapshotWritten,
-            CommandKind::Read { .. } | CommandKind::ReadIndex { .. } => {
-                unreachable!("nothing is read")
+            CommandKind::Read { .. } | CommandKind::ReadIndex { .. } | CommandKind::RemoveSegment { .. } => {
+                unreachable!("nothing is read or retired")
             }
         };
         shard.complete(command.id, Ok(done));

@@ -104,6 +104,7 @@ fn settle(shard: &mut Shard, files: &ShardFiles, direct_io: DirectIo) {
         while let Some(command) = shard.next_command() {
             is_idle = false;
             let done = match command.kind {
+                CommandKind::RemoveSegment { .. } => unreachable!("nothing is retired"),
                 CommandKind::PrepareSegment { segment_start, .. } => {
                     files.create_segment(segment_start, direct_io).unwrap();
                     StorageDone::SegmentReady

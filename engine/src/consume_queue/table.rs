@@ -162,6 +162,10 @@ impl QueueTable {
         self.slab.iter().flatten()
     }
 
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.slab.iter_mut().flatten()
+    }
+
     /// Places for queues, some of them free. A queue keeps its place.
     pub fn slots(&self) -> usize {
         self.slab.len()

@@ -35,6 +35,8 @@ type Finished = Rc<RefCell<VecDeque<(CommandId, BackgroundDone)>>>;
 
 enum BackgroundDone {
     Segment { start: u64, len_bytes: u64, file: io::Result<File> },
+    Renamed { from: u64, to: u64, result: io::Result<()> },
+    Removed { start: u64, result: io::Result<()> },
     Snapshot(io::Result<()>),
 }
 
@@ -198,8 +200,14 @@ impl RingDriver {
                 let entry = opcode::Read::new(descriptor, into.as_mut_ptr(), into.len() as u32).offset(at).build();
                 self.push(&mut core.ring, entry, Operation::ReadIndex { id, into });
             }
-            CommandKind::PrepareSegment { segment_start, len_bytes } => {
-                self.prepare(core, id, segment_start, len_bytes, shard);
+            CommandKind::PrepareSegment { segment_start, len_bytes, from } => {
+                self.prepare(core, id, segment_start, len_bytes, from, shard);
+            }
+            CommandKind::RemoveSegment { segment_start: start } => {
+                self.in_background(core, id, move |files| BackgroundDone::Removed {
+                    start,
+                    result: files.remove_segment(start),
+                });
             }
             CommandKind::WriteSnapshot { at, bytes, .. } => {
                 self.in_background(core, id, move |files| BackgroundDone::Snapshot(files.write_snapshot(at, &bytes)));
@@ -212,7 +220,21 @@ impl RingDriver {
         }
     }
 
-    fn prepare<L>(&mut self, core: &Core<L>, id: CommandId, segment_start: u64, len_bytes: u64, shard: &mut Shard) {
+    fn prepare<L>(
+        &mut self,
+        core: &Core<L>,
+        id: CommandId,
+        segment_start: u64,
+        len_bytes: u64,
+        from: Option<u64>,
+        shard: &mut Shard,
+    ) {
+        if let Some(from) = from {
+            return self.in_background(core, id, move |files| {
+                let result = files.rename_segment(from, segment_start);
+                BackgroundDone::Renamed { from, to: segment_start, result }
+            });
+        }
         if self.segments.descriptor(segment_start).is_some() {
             return shard.complete(id, Ok(StorageDone::SegmentReady));
         }
@@ -254,6 +276,16 @@ impl RingDriver {
                         "a log segment could not be made; if the disk is full, free space or move storePathRootDir"
                     );
                     shard.complete(id, Err(failed(&error)));
+                }
+                BackgroundDone::Renamed { from, to, result } => {
+                    if result.is_ok() {
+                        self.segments.rename(from, to);
+                    }
+                    shard.complete(id, result.map(|()| StorageDone::SegmentReady).map_err(|error| failed(&error)));
+                }
+                BackgroundDone::Removed { start, result } => {
+                    self.segments.remove(start);
+                    shard.complete(id, result.map(|()| StorageDone::SegmentRemoved).map_err(|error| failed(&error)));
                 }
                 BackgroundDone::Snapshot(result) => {
                     shard.complete(id, result.map(|()| StorageDone::SnapshotWritten).map_err(|error| failed(&error)));

@@ -60,6 +60,18 @@ impl Segments {
         self.open.insert(segment_start, segment);
     }
 
+    /// A segment's file has been given to another segment: all of it was written before.
+    pub fn rename(&mut self, from: u64, to: u64) {
+        if let Some(segment) = self.open.remove(&from) {
+            self.insert_existing(to, segment.file, segment.len_bytes);
+        }
+    }
+
+    /// Closes a segment's file.
+    pub fn remove(&mut self, segment_start: u64) {
+        self.open.remove(&segment_start);
+    }
+
     pub fn descriptor(&self, segment_start: u64) -> Option<RawFd> {
         self.open.get(&segment_start).map(|segment| segment.file.as_raw_fd())
     }

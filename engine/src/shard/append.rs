@@ -252,6 +252,7 @@ impl Shard {
         if let Some(closed) = self.log.open_batch(place, buffer, now_ms) {
             self.reader.keep(closed);
         }
+        self.segment_times.note(segment, now_ms);
         self.segments.want(segment);
         // Early, so that the next segment can be made ready at leisure.
         if place.position - segment >= geometry.segment_bytes / 8 {

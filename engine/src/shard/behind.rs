@@ -98,26 +98,16 @@ impl<S: SegmentSource + ?Sized> Scan<'_, S> {
         }))
     }
 
-    /// Where the batch behind `end` would have to be, before the intact one at `intact_from`: the first candidate
-    /// place that holds the header of one, or the very end if its header is gone too.
-    pub fn place_behind(&mut self, end: u64, intact_from: u64) -> io::Result<u64> {
-        let candidates = self.candidates(end);
-        for position in candidates.into_iter().filter(|position| *position < intact_from) {
-            let shard = self.shard;
-            let head = BatchHeader::peek(self.bytes(position, BatchHeader::SIZE_BYTES as u64)?);
-            if head.is_ok_and(|header| header.shard == shard && header.position.bytes() == position) {
-                return Ok(position);
-            }
-        }
-        Ok(candidates[0])
-    }
-
     /// Refuses a log whose end is not one: see [`BatchHeader::proof_against`].
     pub fn check_undamaged(&mut self, end: &LogEnd, powered_since: u64) -> Result<(), RecoverError> {
         let end_position = LogPosition::new(end.position);
         let (mut first_intact, mut is_damaged, mut lost_power) = (None, false, None);
+        let mut epoch = 0;
         self.look_behind(end, &mut |header, _| {
-            first_intact = first_intact.or(Some(header.position.bytes()));
+            // What is older than a batch that follows may be a remain of a crash at this very end.
+            if epoch < header.epoch {
+                (epoch, first_intact) = (header.epoch, Some(header.position.bytes()));
+            }
             match header.proof_against(end_position, end.epoch, powered_since) {
                 Proof::Damage => is_damaged = true,
                 Proof::LostPower => lost_power = lost_power.or(Some(header.durable.bytes())),
@@ -127,7 +117,8 @@ impl<S: SegmentSource + ?Sized> Scan<'_, S> {
         })?;
         let shard = self.shard;
         if let Some(intact_from) = first_intact.filter(|_| is_damaged) {
-            let position = self.place_behind(end.position, intact_from)?;
+            // Where exactly the next batch stood, its header may not tell any more.
+            let position = end.position;
             let segment_start = self.geometry.segment_of(position);
             let at = position - segment_start;
             return Err(RecoverError::Damaged { shard, segment_start, at, position, intact_from });

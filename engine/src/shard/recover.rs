@@ -30,7 +30,7 @@ use crate::segments::Segments;
 use crate::shard::append::push_row;
 use crate::shard::restore::{Restored, restore};
 use crate::shard::snapshot::Snapshots;
-use crate::shard::{Commands, SPARE_CHUNKS_MAX, Shard, ShardCounters};
+use crate::shard::{Commands, SPARE_CHUNKS_MAX, SegmentTimes, Shard, ShardCounters};
 use crate::snapshot::{SnapshotError, Start};
 use crate::storage::{CommandKind, StorageError};
 
@@ -91,7 +91,7 @@ pub enum RecoverError {
     )]
     EndsBeforeSnapshot { end: u64, as_of: u64, snapshot: u64 },
     #[error(
-        "shard {shard}: log segment {segment_start:020} is damaged at byte {at} (position {position}): messages that were \
+        "shard {shard}: log segment {segment_start:020} is damaged from byte {at} on (position {position}): messages that were \
          acknowledged are unreadable there, and intact ones follow from position {intact_from} on. The log was not changed; \
          restore the store from a backup"
     )]
@@ -116,8 +116,8 @@ impl Shard {
         }
         let mut segments = source.segments()?;
         segments.sort_unstable();
-        let log_start = segments.first().copied().unwrap_or(0);
-        let Beginning { mut fold, mut end, snapshot, as_of } = beginning(&config, source, log_start)?;
+        let first_segment = segments.first().copied().unwrap_or(0);
+        let Beginning { mut fold, mut end, snapshots, as_of, log_start } = beginning(&config, source, first_segment)?;
         let replayed_from = LogPosition::new(end.position);
         let mut scan = Scan::new(source, config.shard, config.geometry, &segments);
         scan.check_complete(log_start, end.position)?;
@@ -129,6 +129,7 @@ impl Shard {
                         return Err(RecoverError::EpochFromTheFuture { found: header.epoch, ours: config.epoch });
                     }
                     let position = header.position.bytes();
+                    fold.segment_times.note(config.geometry.segment_of(position), header.store_time_ms);
                     fold.batch(records, position + BatchHeader::SIZE_BYTES as u64)?;
                     end.position = position + u64::from(header.total_bytes);
                     (end.checksum, end.epoch) = (checksum, header.epoch);
@@ -161,7 +162,7 @@ impl Shard {
             messages: fold.messages,
             stopped_because,
         };
-        Ok((fold.into_shard(config, end, log_start, snapshot, &segments), recovered))
+        Ok((fold.into_shard(config, end, log_start, snapshots, &segments), recovered))
     }
 }
 
@@ -169,14 +170,16 @@ impl Shard {
 struct Beginning {
     fold: Fold,
     end: LogEnd,
-    /// The snapshot it came from.
-    snapshot: Option<u64>,
+    /// The snapshot it came from, last, and the one before.
+    snapshots: Vec<u64>,
     /// How far the log must at least go.
     as_of: u64,
+    /// What is before was retired, even if its files are still there.
+    log_start: u64,
 }
 
 /// The newest snapshot that can be read, or an empty shard if the log is there from its very beginning.
-fn beginning(config: &ShardConfig, source: &mut dyn LogSource, log_start: u64) -> Result<Beginning, RecoverError> {
+fn beginning(config: &ShardConfig, source: &mut dyn LogSource, first_segment: u64) -> Result<Beginning, RecoverError> {
     let mut snapshots = source.snapshots()?;
     snapshots.sort_unstable();
     let mut unreadable = Vec::new();
@@ -194,26 +197,30 @@ fn beginning(config: &ShardConfig, source: &mut dyn LogSource, log_start: u64) -
             }
         }
     }
-    if restored.is_none() && log_start > 0 {
-        return Err(RecoverError::NoSnapshot { log_start });
+    if restored.is_none() && first_segment > 0 {
+        return Err(RecoverError::NoSnapshot { log_start: first_segment });
     }
     // What is folded from here on takes places in the index that these may name.
     for start in unreadable {
         source.remove_snapshot(start)?;
     }
     Ok(match restored {
-        Some(Restored { fold, start: Start { position, checksum, epoch, .. }, as_of }) => {
+        Some(Restored { fold, start: Start { position, checksum, epoch, .. }, as_of, log_start }) => {
+            let log_start = log_start.max(first_segment);
             if epoch > config.epoch {
                 return Err(RecoverError::EpochFromTheFuture { found: epoch, ours: config.epoch });
             }
             let log_end = LogEnd { position, checksum, epoch, chunk: None };
-            Beginning { fold, end: log_end, snapshot: Some(position), as_of }
+            snapshots.drain(..snapshots.len().saturating_sub(1));
+            snapshots.push(position);
+            Beginning { fold, end: log_end, snapshots, as_of, log_start }
         }
         None => Beginning {
             fold: Fold::new(config.shard, IndexPages::new(config.index_bytes_max)),
             end: LogEnd { position: 0, checksum: 0, epoch: 0, chunk: None },
-            snapshot: None,
+            snapshots: Vec::new(),
             as_of: 0,
+            log_start: 0,
         },
     })
 }
@@ -385,6 +392,7 @@ pub(super) struct Fold {
     pub shard: u16,
     pub queues: QueueTable,
     pub seen: Seen,
+    pub segment_times: SegmentTimes,
     pub pages: IndexPages,
     pub offsets: Offsets,
     pub settings: Settings,
@@ -398,6 +406,7 @@ impl Fold {
             shard,
             queues: QueueTable::default(),
             seen: Seen::default(),
+            segment_times: SegmentTimes::default(),
             pages,
             offsets: Offsets::default(),
             settings: Settings::default(),
@@ -509,32 +518,40 @@ impl Fold {
         config: ShardConfig,
         end: LogEnd,
         log_start: u64,
-        snapshot: Option<u64>,
+        snapshots: Vec<u64>,
         segments: &[u64],
     ) -> Shard {
         let geometry = config.geometry;
         let first_needed = geometry.segment_of(end.position);
         let mut writable = Segments::with_ready(segments.iter().copied().filter(|start| *start >= first_needed));
         writable.want(first_needed);
-        Shard {
+        let mut segment_times = self.segment_times;
+        segment_times.forget_before(log_start);
+        // Those that were to go before the restart.
+        segments.iter().filter(|start| **start < log_start).for_each(|start| writable.retire(*start));
+        let mut shard = Shard {
             now_ms: 0,
             log: LogWriter::new(&config, end),
             reader: LogReader::new(&config),
             pool: BufferPool::new(geometry.chunk_bytes as usize, SPARE_CHUNKS_MAX),
             segments: writable,
             log_start,
+            segment_times,
             queues: self.queues,
             touched: Vec::new(),
             pages: self.pages,
             offsets: self.offsets,
             settings: self.settings,
-            snapshots: Snapshots::new(snapshot),
+            snapshots: Snapshots::new(snapshots),
             commands: Commands::default(),
             ready: VecDeque::new(),
             arrivals: VecDeque::new(),
             poison: None::<StorageError>,
             counters: ShardCounters::default(),
             config,
-        }
+        };
+        // A segment may have gone after the snapshot was taken.
+        shard.trim_queues();
+        shard
     }
 }

@@ -9,6 +9,7 @@ use crate::consume_queue::row::ROWS_PER_PAGE;
 use crate::consume_queue::table::{PageEntry, QueueTable};
 use crate::offsets::{Offsets, Settings};
 use crate::position::LogPosition;
+use crate::shard::SegmentTimes;
 use crate::shard::recover::{Fold, LogSource, Seen};
 use crate::snapshot::{Decoder, End, Part, QueueName, QueueState, SnapshotError, Start};
 
@@ -18,6 +19,8 @@ pub(super) struct Restored {
     pub start: Start,
     /// How far the log must at least go.
     pub as_of: u64,
+    /// Where the log began; older segments were to go.
+    pub log_start: u64,
 }
 
 /// Loads the snapshot that begins at `start`.
@@ -58,11 +61,12 @@ pub(super) fn restore(config: &ShardConfig, source: &mut dyn LogSource, start: u
     if used().any(|page| end.next_page <= page) || end.as_of < begin.position {
         return Err(SnapshotError::Contradiction("its end contradicts its parts"));
     }
-    let End { as_of, next_page, held_pages, freed_pages } = end;
+    let End { as_of, log_start, segment_times, next_page, held_pages, freed_pages } = end;
     let pages = IndexPages::restored(config.index_bytes_max, next_page, held_pages, freed_pages, used());
     let Loading { queues, seen, offsets, settings, .. } = loading;
-    let fold = Fold { queues, seen, offsets, settings, ..Fold::new(config.shard, pages) };
-    Ok(Restored { fold, start: begin, as_of })
+    let segment_times = SegmentTimes::new(segment_times);
+    let fold = Fold { queues, seen, offsets, settings, segment_times, ..Fold::new(config.shard, pages) };
+    Ok(Restored { fold, start: begin, as_of, log_start })
 }
 
 #[derive(Default)]

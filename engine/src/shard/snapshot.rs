@@ -62,8 +62,14 @@ struct Told {
 }
 
 impl Snapshots {
-    pub fn new(kept: Option<u64>) -> Self {
-        Self { kept: kept.into_iter().collect(), ..Self::default() }
+    pub fn new(kept: Vec<u64>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    /// Where a restart would begin to read the log if it had to use the older of the two snapshots kept; `None` while
+    /// there are not two.
+    pub fn oldest_replay_start(&self) -> Option<u64> {
+        if self.kept.len() < 2 { None } else { self.kept.first().copied() }
     }
 }
 
@@ -163,7 +169,9 @@ impl Shard {
                 taking.stage = Stage::Settle { as_of, pages_added: self.pages.added() };
                 let next_page = self.pages.next_page();
                 let (held_pages, freed_pages) = self.pages.unused();
-                Part::End(End { as_of, next_page, held_pages, freed_pages })
+                let segment_times = self.segment_times.to_vec();
+                let log_start = self.log_start;
+                Part::End(End { as_of, log_start, segment_times, next_page, held_pages, freed_pages })
             }
             Stage::Settle { .. } | Stage::Publish { .. } => unreachable!("every part is written by then"),
         }

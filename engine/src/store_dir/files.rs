@@ -74,6 +74,18 @@ impl ShardFiles {
         Ok(file)
     }
 
+    /// Gives the file of a segment that is not needed any more to a new one, durably. Who has it open keeps it.
+    pub fn rename_segment(&self, from: u64, to: u64) -> io::Result<()> {
+        fs::rename(self.segment_path(from), self.segment_path(to))?;
+        File::open(self.log_path())?.sync_all()
+    }
+
+    /// Removes the file of a segment that is not needed any more, durably.
+    pub fn remove_segment(&self, segment_start: u64) -> io::Result<()> {
+        fs::remove_file(self.segment_path(segment_start))?;
+        File::open(self.log_path())?.sync_all()
+    }
+
     /// Opens the index file, made if missing.
     pub fn open_index(&self, direct_io: DirectIo) -> io::Result<File> {
         open_for_writing(&self.index_path(), direct_io, true)

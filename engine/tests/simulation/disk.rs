@@ -59,6 +59,8 @@ pub struct DiskCounters {
     pub writes_beside_others: u64,
     pub snapshots_published: u64,
     pub snapshots_damaged: u64,
+    pub segments_renamed: u64,
+    pub segments_removed: u64,
     pub writes_misdirected: u64,
 }
 
@@ -75,6 +77,7 @@ pub struct Disk {
     stable_index: Vec<u8>,
     snapshots: BTreeMap<u64, Vec<u8>>,
     unfinished_snapshot: Vec<u8>,
+    damaged: BTreeSet<u64>,
     /// Everything below was durable when a snapshot was published, and so is stable.
     pub stable_end: u64,
     /// Up to where completed writes have reached in each segment.
@@ -99,6 +102,7 @@ impl Disk {
             stable_index: Vec::new(),
             snapshots: BTreeMap::new(),
             unfinished_snapshot: Vec::new(),
+            damaged: BTreeSet::new(),
             stable_end: 0,
             written_to: BTreeMap::new(),
             in_flight: Vec::new(),
@@ -167,6 +171,7 @@ impl Disk {
             index: self.index.clone(),
             stable_index: self.stable_index.clone(),
             snapshots: self.snapshots.clone(),
+            damaged: self.damaged.clone(),
             stable_end: self.stable_end,
             written_to: self.written_to.clone(),
             ..Self::new(self.segment_bytes as u64)
@@ -282,13 +287,20 @@ impl Disk {
                 into.as_mut_slice().copy_from_slice(&self.index[at..at + len]);
                 Ok(StorageDone::IndexRead { into })
             }
-            CommandKind::PrepareSegment { segment_start, len_bytes } => {
+            CommandKind::PrepareSegment { segment_start, len_bytes, from } => {
                 assert_eq!(len_bytes, self.segment_bytes as u64);
                 if random.chance(self.faults.no_space) {
                     return Err(NO_SPACE);
                 }
-                self.make_segment(segment_start, random);
+                match from {
+                    Some(from) => self.rename_segment(from, segment_start),
+                    None => self.make_segment(segment_start, random),
+                }
                 Ok(StorageDone::SegmentReady)
+            }
+            CommandKind::RemoveSegment { segment_start } => {
+                self.remove_segment(segment_start);
+                Ok(StorageDone::SegmentRemoved)
             }
             CommandKind::WriteSnapshot { at, bytes, .. } => {
                 assert!(at == 0 || at == self.unfinished_snapshot.len() as u64, "parts are written behind each other");
@@ -350,6 +362,42 @@ impl Disk {
         self.current.insert(segment_start, bytes);
     }
 
+    /// Damages the newest snapshot, as long as something is left to begin with.
+    fn damage_snapshot(&mut self, random: &mut Random) {
+        let is_log_whole = self.current.first_key_value().is_none_or(|(start, _)| *start == 0);
+        self.damaged.retain(|start| self.snapshots.contains_key(start));
+        let good = self.snapshots.len() - self.damaged.len();
+        if let Some(mut newest) = self.snapshots.last_entry()
+            && (is_log_whole || 1 < good || self.damaged.contains(newest.key()))
+        {
+            let at = random.below(newest.get().len());
+            newest.get_mut()[at] ^= 1 << random.below(8);
+            self.damaged.insert(*newest.key());
+            self.counters.snapshots_damaged += 1;
+        }
+    }
+
+    /// Durable at once, as the driver's is.
+    fn rename_segment(&mut self, from: u64, to: u64) {
+        for files in [&mut self.current, &mut self.stable] {
+            let bytes = files.remove(&from).expect("a segment that is used again is there");
+            assert!(files.insert(to, bytes).is_none(), "a segment is made once");
+        }
+        // What was written to it before is of no interest any more.
+        self.unsynced.retain(|write| write.segment_start != from);
+        self.written_to.remove(&from);
+        self.counters.segments_renamed += 1;
+    }
+
+    fn remove_segment(&mut self, segment_start: u64) {
+        for files in [&mut self.current, &mut self.stable] {
+            files.remove(&segment_start).expect("a segment that is removed is there");
+        }
+        self.unsynced.retain(|write| write.segment_start != segment_start);
+        self.written_to.remove(&segment_start);
+        self.counters.segments_removed += 1;
+    }
+
     fn write_index_at(&mut self, at: usize, bytes: &[u8]) {
         if self.index.len() < at + bytes.len() {
             self.index.resize(at + bytes.len(), 0xEE);
@@ -381,8 +429,12 @@ impl Disk {
                     let torn = tear(&write, random);
                     self.apply(torn, false);
                 }
-                CommandKind::PrepareSegment { segment_start, .. } if random.chance(50) => {
-                    self.make_segment(segment_start, random);
+                CommandKind::PrepareSegment { segment_start, from, .. } if random.chance(50) => match from {
+                    Some(from) => self.rename_segment(from, segment_start),
+                    None => self.make_segment(segment_start, random),
+                },
+                CommandKind::RemoveSegment { segment_start } if random.chance(50) => {
+                    self.remove_segment(segment_start);
                 }
                 CommandKind::WriteIndex { at, pages } => {
                     for (page, at) in pages.iter().zip((at as usize..).step_by(BLOCK_BYTES)) {
@@ -407,12 +459,8 @@ impl Disk {
             self.lose_index_pages(random);
         }
         self.unfinished_snapshot = if random.chance(50) { vec![0x77; 5000] } else { Vec::new() };
-        if random.chance(10)
-            && let Some(mut newest) = self.snapshots.last_entry()
-        {
-            let at = random.below(newest.get().len());
-            newest.get_mut()[at] ^= 1 << random.below(8);
-            self.counters.snapshots_damaged += 1;
+        if random.chance(10) {
+            self.damage_snapshot(random);
         }
         self.operations_left = None;
     }

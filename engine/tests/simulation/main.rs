@@ -46,6 +46,10 @@ fn acknowledged_messages_survive_and_nothing_else_appears() {
         assert!(total.kills > 1000 && total.power_cuts > 1000 && total.crashes_in_recovery > 100, "{total:?}");
         assert!(total.lost_unacknowledged > 100 && total.lost_in_async_power_cut > 10, "{total:?}");
         assert!(total.snapshots_published > 1000 && total.snapshots_damaged > 50, "{total:?}");
+        assert!(
+            total.segments_retired > 500 && total.segments_renamed > 200 && total.segments_removed > 50,
+            "{total:?}"
+        );
         assert!(total.restarts_from_snapshot > 500 && total.clean_stops > 100, "{total:?}");
         assert!(total.poisoned > 50 && total.segments_recycled > 100, "{total:?}");
         assert!(total.damages_refused > 500, "{total:?}");

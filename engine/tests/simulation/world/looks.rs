@@ -4,13 +4,28 @@ use rmq_engine::{Boundary, Bounds, Searched, StoreTime};
 
 use super::{TICKET, World};
 
+/// Rows of one page of the index: how exactly the first offset of a queue is known.
+const ROWS_PER_PAGE: i64 = 128;
+
 impl World {
     /// Readers see what is durable: no message less, and none more.
     pub(super) fn check_bounds(&self, topic: &'static str, queue_id: u32, bounds: Bounds) {
         let durable = self.shard.durable();
         let queue = self.state.queues.get(&(topic, queue_id)).map(Vec::as_slice).unwrap_or_default();
         let readable = queue.partition_point(|sent| sent.physical_offset.position() < durable);
-        assert_eq!(bounds, Bounds { min: 0, max: readable as i64 }, "readers see what is durable, up to {durable:?}");
+        assert_eq!(bounds.max, readable as i64, "readers see what is durable, up to {durable:?}");
+        let kept = self.first_kept(topic, queue_id);
+        assert!(
+            bounds.min <= kept && kept - bounds.min <= ROWS_PER_PAGE,
+            "messages from {kept} on are kept, not from {}",
+            bounds.min
+        );
+    }
+
+    /// Offset of the first message that is not retired.
+    pub(super) fn first_kept(&self, topic: &'static str, queue_id: u32) -> i64 {
+        let queue = self.state.queues.get(&(topic, queue_id)).map(Vec::as_slice).unwrap_or_default();
+        queue.partition_point(|sent| sent.physical_offset.position() < self.shard.log_start()) as i64
     }
 
     /// Lets the disk work until something that waits is to ask again.
@@ -64,10 +79,10 @@ impl World {
 
     pub(super) fn look_at_some_store_time(&mut self) {
         let (topic, queue_id) = self.place();
-        let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
+        let Bounds { min, max } = self.shard.bounds(topic, queue_id);
         let offset = self.random.below(max as usize + 1) as i64;
         let sent = self.state.queues.get(&(topic, queue_id)).and_then(|queue| queue.get(offset as usize));
-        let known = sent.map(|sent| sent.store_time_ms).filter(|_| offset < max);
+        let known = sent.map(|sent| sent.store_time_ms).filter(|_| min <= offset && offset < max);
         for _ in 0..2000 {
             match self.shard.store_time(topic, queue_id, offset, TICKET) {
                 StoreTime::Pending => self.await_ready(),
