@@ -24,6 +24,7 @@ use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParce
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
+use crate::retention::Retention;
 use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
@@ -191,6 +192,7 @@ pub struct Broker {
     random: u64,
     unique_keys: UniqueKeys,
     next_tick_ms: i64,
+    pub(crate) retention: Retention,
     waiting_for_log: VecDeque<Waiting>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
@@ -241,6 +243,7 @@ impl Broker {
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
             unique_keys: UniqueKeys::new(store_host, core),
             next_tick_ms: now_ms + TICK_MS,
+            retention: Retention::default(),
             waiting_for_log: VecDeque::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
@@ -268,6 +271,7 @@ impl Broker {
         }
         self.next_tick_ms = self.now_ms + TICK_MS;
         self.locked_groups.tick(self.now_ms);
+        crate::retention::tick(self);
         crate::system::take_ordered_topics(self);
         self.hand_over_counts();
     }

@@ -142,6 +142,14 @@ typed_settings! {
         delete_when: Vec<String> = "deleteWhen",
         /// 10 to 95.
         disk_max_used_space_ratio: u32 = "diskMaxUsedSpaceRatio",
+        /// 35 to 90.
+        disk_space_warning_level_ratio: u32 = "diskSpaceWarningLevelRatio",
+        /// 30 to 85.
+        disk_space_clean_forcibly_ratio: u32 = "diskSpaceCleanForciblyRatio",
+        clean_file_forcibly_enable: bool = "cleanFileForciblyEnable",
+        delete_file_batch_max: u32 = "deleteFileBatchMax",
+        /// Milliseconds.
+        clean_resource_interval: i64 = "cleanResourceInterval",
     }
 }
 
@@ -155,6 +163,8 @@ impl BrokerConfig {
         let mut config = Self::read(settings)?;
         config.register_name_server_period = config.register_name_server_period.clamp(10_000, 60_000);
         config.disk_max_used_space_ratio = config.disk_max_used_space_ratio.clamp(10, 95);
+        config.disk_space_warning_level_ratio = config.disk_space_warning_level_ratio.clamp(35, 90);
+        config.disk_space_clean_forcibly_ratio = config.disk_space_clean_forcibly_ratio.clamp(30, 85);
         config.mapped_file_size_commit_log = config.mapped_file_size_commit_log.next_multiple_of(MIB);
         if config.listen_port < 3 {
             return Err(wrong_value(

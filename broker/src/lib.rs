@@ -14,6 +14,7 @@ pub mod node;
 mod poll;
 mod registrar;
 mod request;
+mod retention;
 pub mod start;
 pub mod state;
 mod system;

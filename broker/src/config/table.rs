@@ -53,6 +53,8 @@ const NETTY: &str = "sockets are driven by io_uring, not by Netty; their buffers
 const OWN_CLIENT: &str = "RingMQ has its own connections to name servers";
 const OWN_LOG: &str = "RingMQ writes its log with direct I/O in group commits: no mapped files, no page cache to flush";
 const OWN_RECOVERY: &str = "RingMQ verifies all of its log at start";
+const ONE_BY_ONE: &str =
+    "segments are used again or removed one by one in the background; rows of their messages go with them";
 const RECORDS: &str = "offsets and settings are records of the log, durable like messages";
 const ROCKSDB: &str = "RingMQ has one kind of store and no RocksDB";
 const PLUGIN: &str = "RingMQ loads no Java classes";
@@ -85,7 +87,7 @@ const STATIC_SUBSCRIPTION: &str = "static subscriptions are not built yet";
 const ADDRESS_SERVER: &str = "address servers and DNS lists of name servers are not built yet";
 const REGISTRATION: &str = "this form of registration is not built yet; the plain one is used";
 const PROPERTY_CRC: &str = "checksums of properties are not built yet; RingMQ's batches carry their own";
-const RETENTION: &str = "removal of old segments is not built yet";
+const OFFSET_CLEANING: &str = "removal of offsets nobody needs is not built yet";
 const SLOW_GROUPS: &str = "groups that fall behind are served like others; refusing them is not built yet";
 const ONE_LIMIT: &str = "a pull from disk has the limits of one from memory, maxTransfer..OnMessageInMemory";
 const STATISTICS: &str = "these statistics are not built yet";

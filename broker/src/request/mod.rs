@@ -69,6 +69,7 @@ fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>
         code::GET_BROKER_RUNTIME_INFO => runtime::info,
         code::GET_BROKER_CONFIG => runtime::config,
         code::VIEW_BROKER_STATS_DATA => runtime::statistic,
+        code::DELETE_EXPIRED_COMMITLOG => runtime::delete_expired,
         code::UPDATE_AND_GET_GROUP_FORBIDDEN => group::forbidden,
         _ => return Err(not_supported(request_code)),
     };

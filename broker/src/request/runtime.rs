@@ -1,5 +1,5 @@
 //! What tools ask about the running broker: GET_BROKER_RUNTIME_INFO (28), GET_BROKER_CONFIG (26),
-//! VIEW_BROKER_STATS_DATA (315).
+//! VIEW_BROKER_STATS_DATA (315); and DELETE_EXPIRED_COMMITLOG (329).
 
 use rmq_net::body;
 use rmq_net::codes::response;
@@ -8,6 +8,7 @@ use rmq_net::header::topic::StatsHeader;
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::gather;
 use crate::letter::Request;
+use crate::retention::Disk;
 use crate::state::runtime_info::{RuntimeInput, runtime_info};
 
 /// What each core adds.
@@ -24,7 +25,7 @@ pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     };
     gather::gather(broker, ask, move |broker, shares: Vec<Share>| {
         let Some(system) = &broker.system else { return };
-        let disk = disk_of(&broker.config.store_path_root_dir);
+        let disk = Disk::of(&broker.config.store_path_root_dir);
         let input = RuntimeInput {
             now_ms: broker.now_ms,
             boot_ms: system.boot_ms,
@@ -46,24 +47,12 @@ pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     Ok(Handled::Taken)
 }
 
-#[derive(Default)]
-struct Disk {
-    total_bytes: u64,
-    free_bytes: u64,
-}
-
-impl Disk {
-    fn used_ratio(&self) -> f64 {
-        if self.total_bytes == 0 { 0.0 } else { 1.0 - self.free_bytes as f64 / self.total_bytes as f64 }
-    }
-}
-
-fn disk_of(folder: &str) -> Disk {
-    // A path that cannot be looked at shows as an empty disk; the log itself complains where it matters.
-    rustix::fs::statvfs(folder).map_or_else(
-        |_| Disk::default(),
-        |found| Disk { total_bytes: found.f_blocks * found.f_frsize, free_bytes: found.f_bavail * found.f_frsize },
-    )
+/// DELETE_EXPIRED_COMMITLOG: every core looks for expired segments now, whatever the hour.
+pub fn delete_expired(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let to = request.reply_address();
+    let ask = |broker: &mut Broker| broker.retention.delete_expired_now();
+    gather::gather(broker, ask, move |broker, _: Vec<()>| broker.reply_done(to));
+    Ok(Handled::Taken)
 }
 
 pub fn config(broker: &mut Broker, request: &Request<'_>) -> Outcome {

@@ -287,6 +287,7 @@ fn store_one(
     text.extend_from_slice(&broker.stamp);
     check_sizes(broker, request.frame.body.len(), text.len())?;
     let draft = draft(broker, request, header, topic, queue_id, text, code);
+    refuse_if_full(broker)?;
     match broker.shard.append(&draft, broker.now_ms) {
         Ok(placed) => {
             broker.counters.put(topic, 1, request.frame.body.len() as u64);
@@ -357,6 +358,7 @@ fn store_batch(
     let transaction_id = ShortText::new(header_found.unique_key.unwrap_or_default());
     let draft = draft(broker, request, header, topic, queue_id, &[], 0);
     let mut placed: Vec<Placed> = Vec::with_capacity(items.len());
+    refuse_if_full(broker)?;
     match broker.shard.append_many(&draft, &items, broker.now_ms, &mut placed) {
         Ok(()) => {
             let (Some(first), Some(last)) = (placed.first(), placed.last()) else {
@@ -431,6 +433,16 @@ fn drop_broker_keys(text: &mut Vec<u8>) {
     let mut kept = Vec::with_capacity(text.len());
     properties::copy_without(text, &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER"], &mut kept);
     *text = kept;
+}
+
+fn refuse_if_full(broker: &mut Broker) -> Result<(), Refusal> {
+    match broker.retention.refusal(&broker.config) {
+        None => Ok(()),
+        Some(refusal) => {
+            broker.counters.put_failed();
+            Err(refusal)
+        }
+    }
 }
 
 #[cold]
