@@ -13,6 +13,8 @@ mod ledger;
 mod load;
 mod volume;
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -99,6 +101,33 @@ impl Drop for Replay {
     }
 }
 
+/// A power cut ends the kernel too: lets the store believe that it was last opened before the machine started.
+fn forget_boot(store: &Path) {
+    let path = store.join("manifest");
+    let Ok(manifest) = fs::read_to_string(&path) else { return };
+    let (text, _) = manifest.rsplit_once("checksum = ").expect("a manifest ends with its checksum");
+    let lines = text
+        .lines()
+        .map(|line| if line.starts_with("boot = ") { "boot = 00000000000000000000000000000001" } else { line });
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let file = File::create(&path).expect("the manifest");
+    (&file)
+        .write_all(format!("{text}checksum = {:08x}\n", crc32fast::hash(text.as_bytes())).as_bytes())
+        .expect("written");
+    file.sync_all().expect("stable");
+}
+
+/// What the broker had to say when a check failed.
+struct LogOfFailure<'a>(&'a Broker);
+
+impl Drop for LogOfFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the broker's log:\n{}", self.0.log_tail());
+        }
+    }
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text}")))
@@ -138,6 +167,7 @@ fn run_lives(store: &Path, volume: Option<&Volume>, flush: Flush, seed: u64, cra
             volume.arm(trigger, rng.u64(1..START_CHANGES));
         }
         let broker = Broker::start(store, flush);
+        let _log = LogOfFailure(&broker);
         let mut is_crashed = false;
         match volume {
             _ if !is_in_start => {}
@@ -179,6 +209,7 @@ fn run_lives(store: &Path, volume: Option<&Volume>, flush: Flush, seed: u64, cra
         if is_cut {
             must_keep_all &= flush == Flush::Sync;
             volume.inspect(|volume| volume.restore_power());
+            forget_boot(store);
         }
         ledger.add(accounts);
     }
