@@ -17,7 +17,8 @@ use crate::config::BrokerConfig;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     pub total_bytes: u64,
-    /// What a process without special rights may still use.
+    pub used_bytes: u64,
+    /// What a process without special rights may still use; the rest is reserved.
     pub free_bytes: u64,
 }
 
@@ -27,13 +28,18 @@ impl Disk {
     pub fn of(folder: &str) -> Self {
         rustix::fs::statvfs(folder).map_or_else(
             |_| Self::default(),
-            |found| Self { total_bytes: found.f_blocks * found.f_frsize, free_bytes: found.f_bavail * found.f_frsize },
+            |found| Self {
+                total_bytes: found.f_blocks * found.f_frsize,
+                used_bytes: found.f_blocks.saturating_sub(found.f_bfree) * found.f_frsize,
+                free_bytes: found.f_bavail * found.f_frsize,
+            },
         )
     }
 
-    /// 0 to 1.
+    /// 0 to 1, as RocketMQ and `df` count: of what can be used at all.
     pub fn used_ratio(self) -> f64 {
-        if self.total_bytes == 0 { 0.0 } else { 1.0 - self.free_bytes as f64 / self.total_bytes as f64 }
+        let usable_bytes = self.used_bytes + self.free_bytes;
+        if usable_bytes == 0 { 0.0 } else { self.used_bytes as f64 / usable_bytes as f64 }
     }
 
     fn used_percent(self) -> f64 {
@@ -149,7 +155,7 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
 
     fn disk(used_percent: u64) -> Disk {
-        Disk { total_bytes: 100, free_bytes: 100 - used_percent }
+        Disk { total_bytes: 110, used_bytes: used_percent, free_bytes: 100 - used_percent }
     }
 
     /// A broker with about eight segments of messages that may expire at any hour but this one.
