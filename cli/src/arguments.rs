@@ -12,6 +12,7 @@ Try it:
   rmq standalone                          name server and broker in one process, on ports 9876, 10911 and 10909
   rmq standalone --store /data/rmq        keep the messages there
   rmq check --store /data/rmq             is this host set up well?
+  rmq store check /data/rmq               is every message of a stopped broker intact?
 
 As RocketMQ is run:
   rmq namesrv
@@ -39,6 +40,28 @@ pub enum Command {
     Standalone(StandaloneArguments),
     /// Look at this host: kernel, limits, disk, clock; each finding with its remedy
     Check(CheckArguments),
+    /// Look into the store of a stopped broker
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read every message and snapshot, change nothing, and say what is there and whether it is intact.
+    ///
+    /// Remains of a write that a crash interrupted are no damage: none of it was acknowledged. Ends with 0 if the store is
+    /// sound and with 5 if anything in it is damaged. Refused while a broker runs on the store.
+    Check(StoreCheckArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct StoreCheckArguments {
+    /// Folder of the store
+    #[arg(value_name = "FOLDER")]
+    pub store: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

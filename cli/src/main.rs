@@ -11,6 +11,7 @@ mod plan;
 mod serve;
 mod signals;
 mod startup;
+mod store;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use rmq_broker::config::ConfigError;
 
-use crate::arguments::{Arguments, BrokerArguments, CheckArguments, Command, CoreArguments, NamesrvArguments};
+use crate::arguments::{
+    Arguments, BrokerArguments, CheckArguments, Command, CoreArguments, NamesrvArguments, StoreCommand,
+};
 use crate::exit::Exit;
 use crate::plan::Plan;
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Broker(arguments) => run_broker(&arguments),
         Command::Standalone(arguments) => serve(plan::standalone(&arguments)),
         Command::Check(arguments) => run_check(&arguments),
+        Command::Store(StoreCommand::Check(arguments)) => store::check::run(&arguments),
     };
     exit.into()
 }

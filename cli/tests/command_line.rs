@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use rmq_engine::store_dir::{StoreDir, StoreOptions};
+
 fn rmq(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rmq"))
         .args(arguments)
@@ -44,8 +46,10 @@ fn every_command_has_its_own_help() {
         ("broker", &["-c", "-n", "-p", "-m", "-h", "--cores"]),
         ("standalone", &["--store", "--cores", "--listen", "--namesrv-port", "-c"]),
         ("check", &["--store"]),
+        ("store check", &["--json", "FOLDER"]),
     ] {
-        let output = rmq(&[command, "-h"]);
+        let arguments: Vec<_> = command.split(' ').chain(["-h"]).collect();
+        let output = rmq(&arguments);
         assert_eq!(output.status.code(), Some(0));
         for flag in flags {
             assert!(text(&output.stdout).contains(flag), "rmq {command} -h does not mention {flag}");
@@ -114,6 +118,35 @@ fn check_shows_findings_and_ends_with_0_or_4() {
     for subject in ["kernel", "io_uring", "open files", "filesystem", "free space", "clock", "cores"] {
         assert!(findings.contains(subject), "{subject} is missing in\n{findings}");
     }
+}
+
+#[test]
+fn store_check_ends_with_0_3_or_5() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_string_lossy();
+    let check = |flags: &[&str]| rmq(&[&["store", "check", &path], flags].concat());
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("there is no store"));
+
+    let geometry = rmq_engine::Geometry { segment_bytes: 128 * 1024, chunk_bytes: 16 * 1024 };
+    let options = StoreOptions { shard_count: 2, geometry };
+    let held = StoreDir::open(folder.path(), options).unwrap();
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains(&format!("pid {}", std::process::id())), "{}", text(&output.stderr));
+    drop(held);
+
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("the store is sound"));
+
+    std::fs::write(folder.path().join("shard-01/snapshot-00000000000000004096"), "junk").unwrap();
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("DAMAGED: see shard 1"), "{}", text(&output.stdout));
+    let json: serde_json::Value = serde_json::from_slice(&check(&["--json"]).stdout).unwrap();
+    assert_eq!((&json["isSound"], &json["shards"][0]["isSound"]), (&false.into(), &true.into()));
 }
 
 /// A free port of the loopback address whose second neighbour below, the broker's second port, is free too.

@@ -8,7 +8,7 @@ mod append;
 pub(crate) mod behind;
 mod fetch;
 pub(crate) mod recover;
-mod restore;
+pub(crate) mod restore;
 mod retain;
 mod snapshot;
 

@@ -12,6 +12,7 @@
 
 mod files;
 mod manifest;
+mod view;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ use crate::position::SHARD_COUNT_MAX;
 
 pub use files::ShardFiles;
 pub use manifest::{Manifest, ManifestError, STORE_FORMAT_VERSION};
+pub use view::{ShardView, StoreView};
 
 /// Whether log files can be opened past the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub enum StoreError {
          (storePathRootDir, --store)"
     )]
     ForeignStore { path: PathBuf },
+    #[error("there is no store of RingMQ in {path}")]
+    NoStore { path: PathBuf },
     #[error("a store has 1 to {SHARD_COUNT_MAX} shards and whole chunks per segment, not {options:?}")]
     BadOptions { options: StoreOptions },
     #[error("{doing} {path}: {reason}")]
@@ -238,16 +242,22 @@ fn take_lock(dir: &Path) -> Result<File, StoreError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            // Only for the message: an unreadable holder is simply not named.
-            let pid = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
-            return Err(StoreError::Locked { path: dir.to_path_buf(), pid });
+            return Err(StoreError::Locked { path: dir.to_path_buf(), pid: read_holder(&mut file) });
         }
         Err(errno) => return Err(failed(errno.into())),
     }
     file.set_len(0).map_err(failed)?;
     file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
     Ok(file)
+}
+
+/// The process that took the lock, for messages. An offline tool that reads does not write its name there, so what is
+/// found may be dead; then nobody is named.
+fn read_holder(lock: &mut File) -> Option<u32> {
+    let mut holder = String::new();
+    lock.read_to_string(&mut holder).ok()?;
+    let pid = holder.trim().parse().ok()?;
+    Path::new("/proc").join(format!("{pid}")).exists().then_some(pid)
 }
 
 /// Writes one block past the page cache to see whether the file system lets us.

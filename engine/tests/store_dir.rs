@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rmq_engine::store_dir::{DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions};
+use rmq_engine::inspect::{self, Ending, LostRange, Problem, ShardReport};
+use rmq_engine::store_dir::{DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions, StoreView};
 use rmq_engine::{
     CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig, StorageDone, TagFilter,
     Ticket,
@@ -200,4 +201,124 @@ fn a_shard_comes_back_from_its_files() {
         snapshots = names.filter(|name| name.to_string_lossy().starts_with("snapshot")).collect();
     }
     assert_eq!(snapshots.len(), 2, "the last two snapshots are kept: {snapshots:?}");
+}
+
+const WRITTEN: i64 = 400;
+
+/// A store with messages of one queue in shard 1, each a batch of its own, a snapshot taken half-way, closed again.
+fn written_store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let mut files = store.shard_files(1);
+    let mut config = ShardConfig::new(1, store.epoch());
+    config.geometry = store.geometry();
+    let (mut shard, _) = Shard::recover(config, &mut files).unwrap();
+    for sent in 0..WRITTEN {
+        if sent == WRITTEN / 2 {
+            shard.want_snapshot();
+        }
+        let draft = MessageDraft {
+            topic: "T",
+            queue_id: 3,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 0,
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host: "127.0.0.1:1".parse().unwrap(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &[7; 700],
+            properties: b"",
+            tags_code: 0,
+        };
+        shard.append(&draft, 1000 + sent).unwrap();
+        settle(&mut shard, &files, store.direct_io());
+    }
+    dir
+}
+
+fn check(dir: &Path) -> ShardReport {
+    inspect::check(&StoreView::open(dir).unwrap()).remove(1)
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn segment(dir: &Path, index: u64) -> std::path::PathBuf {
+    dir.join(format!("shard-01/log/{:020}", index * OPTIONS.geometry.segment_bytes))
+}
+
+#[test]
+fn a_sound_store_is_counted_and_not_changed() {
+    let dir = written_store();
+    let manifest = fs::read(dir.path().join("manifest")).unwrap();
+    let report = check(dir.path());
+    assert!(report.is_sound() && matches!(report.ending, Some(Ending::Clean)), "{report:?}");
+    assert_eq!((report.messages, report.batches, report.start), (400, 400, 0));
+    assert_eq!((report.snapshots.len(), report.epochs), (1, Some((1, 1))));
+    assert_eq!(fs::read(dir.path().join("manifest")).unwrap(), manifest, "the opening was counted");
+    let _other_reader = StoreView::open(dir.path()).unwrap();
+    assert!(check(dir.path()).is_sound(), "readers do not shut each other out");
+}
+
+#[test]
+fn a_store_in_use_is_not_looked_at() {
+    let dir = written_store();
+    let _held = open(dir.path()).unwrap();
+    let refused = StoreView::open(dir.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Locked { pid: Some(pid), .. } if pid == std::process::id()), "{refused}");
+    let empty = tempfile::tempdir().unwrap();
+    assert!(matches!(StoreView::open(empty.path()), Err(StoreError::NoStore { .. })));
+    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn damage_is_told_with_its_place_and_what_it_costs() {
+    let dir = written_store();
+    flip(&segment(dir.path(), 0), 10_000);
+    let report = check(dir.path());
+    let Some(Ending::Damaged(damage)) = &report.ending else { panic!("{report:?}") };
+    assert!(!report.is_sound());
+    assert_eq!((&damage.path, damage.position), (&segment(dir.path(), 0), damage.at));
+    assert!(damage.at <= 10_000 && 9_000 < damage.at, "{damage:?}");
+    let before = report.messages as i64;
+    let offsets = before..before + 1;
+    assert_eq!(damage.behind.lost, [LostRange { topic: "T".to_owned(), queue_id: 3, offsets }]);
+    assert_eq!(before + 1 + damage.behind.messages as i64, WRITTEN);
+    assert!(report.problems.iter().any(|problem| matches!(problem, Problem::EndsBeforeSnapshot { .. })), "{report:?}");
+}
+
+#[test]
+fn an_unfinished_last_write_is_no_damage() {
+    let dir = written_store();
+    let whole = check(dir.path());
+    let last = segment(dir.path(), whole.end / OPTIONS.geometry.segment_bytes);
+    flip(&last, whole.end % OPTIONS.geometry.segment_bytes - 10);
+    let report = check(dir.path());
+    assert!(report.is_sound() && matches!(report.ending, Some(Ending::Torn { .. })), "{report:?}");
+    assert_eq!(report.messages, whole.messages - 1);
+}
+
+#[test]
+fn a_damaged_snapshot_is_named() {
+    let dir = written_store();
+    let path = check(dir.path()).snapshots.remove(0).path;
+    flip(&path, fs::metadata(&path).unwrap().len() / 2);
+    let report = check(dir.path());
+    assert!(!report.is_sound() && report.snapshots[0].as_of.is_err(), "{report:?}");
+}
+
+#[test]
+fn a_log_whose_beginning_was_removed_is_sound_while_a_snapshot_knows_it() {
+    let dir = written_store();
+    fs::remove_file(segment(dir.path(), 0)).unwrap();
+    let mut report = check(dir.path());
+    assert!(report.is_sound() && report.start == OPTIONS.geometry.segment_bytes, "{report:?}");
+    fs::remove_file(report.snapshots.remove(0).path).unwrap();
+    let report = check(dir.path());
+    assert_eq!(report.problems, [Problem::NoSnapshot { start: OPTIONS.geometry.segment_bytes }]);
 }

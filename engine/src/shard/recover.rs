@@ -93,7 +93,7 @@ pub enum RecoverError {
     #[error(
         "shard {shard}: log segment {segment_start:020} is damaged from byte {at} on (position {position}): messages that were \
          acknowledged are unreadable there, and intact ones follow from position {intact_from} on. The log was not changed; \
-         restore the store from a backup"
+         `rmq store check` says which messages are affected; restore the store from a backup"
     )]
     Damaged { shard: u16, segment_start: u64, at: u64, position: u64, intact_from: u64 },
     #[error("the batch at position {position} is intact but holds a record we cannot read: {reason}")]
@@ -185,7 +185,7 @@ fn beginning(config: &ShardConfig, source: &mut dyn LogSource, first_segment: u6
     let mut unreadable = Vec::new();
     let mut restored = None;
     while let Some(start) = snapshots.pop() {
-        match restore(config, source, start) {
+        match restore(config, start, |at, into| source.read_snapshot(start, at, into)) {
             Ok(found) => {
                 restored = Some(found);
                 break;
@@ -273,7 +273,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
     }
 
     /// The batch that was written behind `end`, or why there is none.
-    pub fn next_batch(&mut self, end: &LogEnd) -> Result<Result<VerifiedBatch<'_>, BatchError>, RecoverError> {
+    pub fn next_batch(&mut self, end: &LogEnd) -> io::Result<Result<VerifiedBatch<'_>, BatchError>> {
         let shard = self.shard;
         let mut candidates = self.candidates(end.position).into_iter().peekable();
         let mut first_reason = None;

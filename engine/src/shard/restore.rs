@@ -1,5 +1,7 @@
 //! Loading a snapshot.
 
+use std::io;
+
 use rustc_hash::FxHashMap;
 
 use crate::commit_log::record::TOPIC_BYTES_MAX;
@@ -10,7 +12,7 @@ use crate::consume_queue::table::{PageEntry, QueueTable};
 use crate::offsets::{Offsets, Settings};
 use crate::position::LogPosition;
 use crate::shard::SegmentTimes;
-use crate::shard::recover::{Fold, LogSource, Seen};
+use crate::shard::recover::{Fold, Seen};
 use crate::snapshot::{Decoder, End, Part, QueueName, QueueState, SnapshotError, Start};
 
 /// What a snapshot said.
@@ -23,9 +25,23 @@ pub(super) struct Restored {
     pub log_start: u64,
 }
 
-/// Loads the snapshot that begins at `start`.
-pub(super) fn restore(config: &ShardConfig, source: &mut dyn LogSource, start: u64) -> Result<Restored, SnapshotError> {
-    let mut decoder = Decoder::new(|at, into: &mut [u8]| source.read_snapshot(start, at, into));
+/// Reads the whole snapshot that begins at `start`, only to see that it could be loaded: where it was begun, and how
+/// far the log must at least go.
+pub(crate) fn examine(
+    config: &ShardConfig,
+    start: u64,
+    read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> Result<(Start, u64), SnapshotError> {
+    restore(config, start, read).map(|restored| (restored.start, restored.as_of))
+}
+
+/// Loads the snapshot that begins at `start`. `read` fills a buffer from an offset of its file on.
+pub(super) fn restore(
+    config: &ShardConfig,
+    start: u64,
+    read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> Result<Restored, SnapshotError> {
+    let mut decoder = Decoder::new(read);
     let Part::Start(begin) = decoder.next_part()? else {
         return Err(SnapshotError::Contradiction("it does not say where it was begun"));
     };

@@ -54,7 +54,7 @@ impl ShardFiles {
     /// the driver open segments only here, so they never meet such a write.
     pub fn open_segment(&self, segment_start: u64, direct_io: DirectIo) -> io::Result<File> {
         let file = open_for_writing(&self.segment_path(segment_start), direct_io, false)?;
-        lock_segment(&file)?;
+        lock_segment(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(file)
     }
 
@@ -62,7 +62,7 @@ impl ShardFiles {
     /// what an earlier use left in them. Writing it once before use makes later writes cheaper; that is the caller's.
     pub fn create_segment(&self, segment_start: u64, direct_io: DirectIo) -> io::Result<File> {
         let file = open_for_writing(&self.segment_path(segment_start), direct_io, true)?;
-        lock_segment(&file)?;
+        lock_segment(&file, FlockOperation::NonBlockingLockExclusive)?;
         match fallocate(&file, FallocateFlags::empty(), 0, self.geometry.segment_bytes) {
             Ok(()) => {}
             // Not every file system can allocate ahead; the length is what we rely on.
@@ -155,10 +155,11 @@ fn open_for_writing(path: &Path, direct_io: DirectIo, create: bool) -> io::Resul
     options.open(path)
 }
 
-fn lock_segment(file: &File) -> io::Result<()> {
+/// Waits for the lock of a segment, taken without blocking as `operation` says.
+pub(super) fn lock_segment(file: &File, operation: FlockOperation) -> io::Result<()> {
     let started = Instant::now();
     loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(file, operation) {
             Ok(()) => return Ok(()),
             Err(Errno::WOULDBLOCK) if started.elapsed() < PREDECESSOR_WAIT => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -235,7 +236,7 @@ impl LogSource for ShardFiles {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_full(file: &File, at: u64, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_full(file: &File, at: u64, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
         match file.read_at(&mut into[filled..], at + filled as u64) {
