@@ -52,7 +52,7 @@ const NO_LOCKS: &str = "RingMQ takes no locks and refuses nothing for being busy
 const NETTY: &str = "sockets are driven by io_uring, not by Netty; their buffers are bounded by RingMQ itself";
 const OWN_CLIENT: &str = "RingMQ has its own connections to name servers";
 const OWN_LOG: &str = "RingMQ writes its log with direct I/O in group commits: no mapped files, no page cache to flush";
-const OWN_RECOVERY: &str = "RingMQ verifies all of its log at start";
+const OWN_RECOVERY: &str = "RingMQ verifies what its log holds behind the last snapshot at start";
 const ONE_BY_ONE: &str =
     "segments are used again or removed one by one in the background; rows of their messages go with them";
 const RECORDS: &str = "offsets and settings are records of the log, durable like messages";
