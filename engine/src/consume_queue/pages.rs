@@ -244,7 +244,7 @@ impl IndexPages {
             Ok(_) => {
                 tracing::error!(
                     page,
-                    "a page of the index is not what was written; stop the broker and remove the shard's `index` and `snapshot` files to have them made anew from the log"
+                    "a page of the index is not what was written, so the messages it lists cannot be found; if the shard's log begins with segment 0, stop the broker and remove the shard's `index` and `snapshot-` files: they are made anew from the log"
                 );
                 Page::Failed(StorageError::IO)
             }

@@ -87,7 +87,7 @@ pub enum RecoverError {
     )]
     NoSnapshot { log_start: u64 },
     #[error(
-        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; restore the store from a backup"
+        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; `rmq store check` says more; restore the store from a backup"
     )]
     EndsBeforeSnapshot { end: u64, as_of: u64, snapshot: u64 },
     #[error(
