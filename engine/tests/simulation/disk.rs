@@ -85,6 +85,8 @@ pub struct Disk {
     in_flight: Vec<InFlight>,
     /// Segments recovery has read.
     opened: BTreeSet<u64>,
+    /// Pages of the index are written late, behind most other things.
+    pub is_index_slow: bool,
     pub faults: Faults,
     pub counters: DiskCounters,
     /// Recovery may do this many operations more before the next crash.
@@ -107,6 +109,7 @@ impl Disk {
             written_to: BTreeMap::new(),
             in_flight: Vec::new(),
             opened: BTreeSet::new(),
+            is_index_slow: false,
             faults: Faults::default(),
             counters: DiskCounters::default(),
             operations_left: None,
@@ -235,7 +238,15 @@ impl Disk {
         if self.in_flight.is_empty() {
             return None;
         }
-        let index = random.below(self.in_flight.len());
+        let mut index = random.below(self.in_flight.len());
+        if self.is_index_slow && matches!(self.in_flight[index].command.kind, CommandKind::WriteIndex { .. }) {
+            for _ in 0..6 {
+                let other = random.below(self.in_flight.len());
+                if !matches!(self.in_flight[other].command.kind, CommandKind::WriteIndex { .. }) {
+                    index = other;
+                }
+            }
+        }
         let StorageCommand { id, kind } = self.in_flight.swap_remove(index).command;
         Some((id, self.carry_out(kind, random)))
     }

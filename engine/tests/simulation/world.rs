@@ -129,6 +129,7 @@ impl World {
         disk.faults.misdirected = *random.pick(&[0, 20, 60]);
         let flood = *random.pick(&[1, 1, 1, 1, 300]);
         let does_retire = random.chance(30);
+        disk.is_index_slow = random.chance(50);
         Self {
             random,
             disk,
