@@ -5,6 +5,7 @@
 
 mod check;
 
+use crate::commit_log::batch::BatchHeader;
 use crate::commit_log::internal::{self, InternalRecord, InternalRecordError};
 use crate::commit_log::record::{self, Record, RecordError};
 
@@ -19,9 +20,14 @@ pub enum Stored<'a> {
 
 /// The records of a batch, each with the position where it stands. After one that cannot be read there is no other:
 /// where the next one would begin is not known.
-struct StoredRecords<'a> {
+pub(crate) struct StoredRecords<'a> {
     rest: &'a [u8],
     position: u64,
+}
+
+/// The records of a batch with this header.
+pub(crate) fn records_of<'a>(header: &BatchHeader, records: &'a [u8]) -> StoredRecords<'a> {
+    StoredRecords { rest: records, position: header.position.bytes() + BatchHeader::SIZE_BYTES as u64 }
 }
 
 impl<'a> Iterator for StoredRecords<'a> {

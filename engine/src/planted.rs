@@ -55,8 +55,12 @@ pub enum Bug {
     SeenRecordsFoldedAgain,
     /// Index: the place of a page that is not used any more is used again at once.
     PageReusedAtOnce,
+    /// Index: a page read back is not compared with its checksum.
+    PageChecksumNotChecked,
     /// Reads: what was read back from the disk is passed on unchecked.
     ReadNotVerified,
+    /// Reads: a record whose batch cannot be checked as a whole is not checked at all.
+    RecordChecksumNotChecked,
     /// Reads: a search by time does not stop at the last readable message.
     SearchBeyondEnd,
 }

@@ -210,7 +210,7 @@ mod tests {
 
     fn parts() -> Vec<Part> {
         let name = QueueName { topic: "T".to_owned(), queue_id: 3, generation: 1 };
-        let row = Row { position: 77, tags_code: -1, store_time_ms: 5, size_bytes: 99 };
+        let row = Row { position: 77, tags_code: -1, store_time_ms: 5, size_bytes: 99, checksum: 3 };
         let page = PageEntry { page: 9, checksum: 1, first_position: 4, first_store_time_ms: 5 };
         let queue = QueueState {
             name: name.clone(),

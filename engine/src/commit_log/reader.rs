@@ -9,6 +9,7 @@ use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader};
 use crate::commit_log::record;
 use crate::commit_log::writer::{ClosedChunk, LogWriter};
 use crate::config::{Geometry, READ_AHEAD_WINDOWS, READS_IN_FLIGHT_MAX, ShardConfig};
+use crate::consume_queue::row::Row;
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::Ticket;
@@ -38,7 +39,7 @@ struct ReadWindow {
     buffer: SharedBuffer,
     /// Bytes from the window's start that belong to batches whose headers were found.
     verified: usize,
-    /// Parts of them whose checksum fails.
+    /// Parts of them whose checksum fails: their records are checked one by one.
     damaged: Vec<Range<usize>>,
     is_read_ahead_done: bool,
     /// Which load this was, counted from 1.
@@ -132,13 +133,14 @@ impl LogReader {
     }
 
     /// The durable bytes of the record a queue's row points to, checked against what the row says.
-    pub fn record(&mut self, position: u64, len: u32, log: &LogWriter, ticket: Ticket) -> Located {
+    pub fn record(&mut self, row: &Row, log: &LogWriter, ticket: Ticket) -> Located {
+        let Row { position, size_bytes: len, checksum, .. } = *row;
         if let Some(slice) = self.in_memory(position, len, log) {
             return Located::Found(slice);
         }
         let offset = PhysicalOffset::new(self.shard, LogPosition::new(position));
         let located = self.in_window(position, len, log, Some(ticket), |bytes, is_verified| {
-            record::is_at(bytes, len, offset) && (is_verified || record::is_body_intact(bytes))
+            record::is_at(bytes, len, offset) && (is_verified || record::is_intact(bytes, checksum))
         });
         if matches!(located, Located::Damaged) {
             self.counters.damaged_records += 1;
@@ -203,11 +205,9 @@ impl LogReader {
                 let start = (position - key.start) as usize;
                 let range = start..start + len as usize;
                 let is_damaged = window.damaged.iter().any(|bad| bad.start < range.end && range.start < bad.end);
-                let is_verified = range.end <= window.verified;
+                let is_verified = range.end <= window.verified && !is_damaged;
                 let located = match window.buffer.as_slice().get(range.clone()) {
-                    Some(bytes) if !is_damaged && is_good(bytes, is_verified) => {
-                        Located::Found(window.buffer.slice(range))
-                    }
+                    Some(bytes) if is_good(bytes, is_verified) => Located::Found(window.buffer.slice(range)),
                     _ => Located::Damaged,
                 };
                 if window.is_read_ahead_done {

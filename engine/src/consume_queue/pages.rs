@@ -237,7 +237,9 @@ impl IndexPages {
         };
         let waiting = std::mem::take(waiting);
         *slot = match result.map(|buffer| buffer.into_shared(BLOCK_BYTES)) {
-            Ok(buffer) if crc32fast::hash(buffer.as_slice()) == *checksum => {
+            Ok(buffer)
+                if crc32fast::hash(buffer.as_slice()) == *checksum || planted::is(Bug::PageChecksumNotChecked) =>
+            {
                 self.loads += 1;
                 Page::Clean { buffer, load: self.loads }
             }

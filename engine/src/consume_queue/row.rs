@@ -15,7 +15,7 @@ pub(crate) const ROWS_PER_PAGE: usize = BLOCK_BYTES / Row::SIZE_BYTES;
 /// |  8 |     8 | `tags_code`     | tag hash: filter without reading the log       |
 /// | 16 |     8 | `store_time_ms` | store timestamp of the record                  |
 /// | 24 |     4 | `size_bytes`    | the whole record                               |
-/// | 28 |     4 | reserved        | 0                                              |
+/// | 28 |     4 | `checksum`      | CRC-32 of the record but its body, which has one |
 ///
 /// Pages are written only when full, so every row of a page on disk is a real one.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub tags_code: i64,
     pub store_time_ms: i64,
     pub size_bytes: u32,
+    /// [`checksum_but_body`](crate::commit_log::record::checksum_but_body) of the record.
+    pub checksum: u32,
 }
 
 const _: () = assert!(ROWS_PER_PAGE == 128, "a page holds 128 rows");
@@ -37,6 +39,7 @@ impl Row {
         bytes[8..16].copy_from_slice(&self.tags_code.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.store_time_ms.to_be_bytes());
         bytes[24..28].copy_from_slice(&self.size_bytes.to_be_bytes());
+        bytes[28..32].copy_from_slice(&self.checksum.to_be_bytes());
         bytes
     }
 
@@ -51,6 +54,7 @@ impl Row {
             tags_code: number(8) as i64,
             store_time_ms: number(16) as i64,
             size_bytes: (number(24) >> 32) as u32,
+            checksum: number(24) as u32,
         }
     }
 
@@ -69,8 +73,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_gives_back_what_was_encoded(position: u64, tags_code: i64, store_time_ms: i64, size_bytes: u32, slot in 0..128_usize) {
-            let row = Row { position, tags_code, store_time_ms, size_bytes };
+        fn decode_gives_back_what_was_encoded(position: u64, tags_code: i64, store_time_ms: i64, size_bytes: u32, checksum: u32, slot in 0..128_usize) {
+            let row = Row { position, tags_code, store_time_ms, size_bytes, checksum };
             let mut page = vec![0; BLOCK_BYTES];
             page[slot * 32..slot * 32 + 32].copy_from_slice(&row.encode());
             prop_assert_eq!(Row::of_page(&page, slot), Some(row));

@@ -13,7 +13,7 @@ use crate::commit_log::internal::{InternalRecord, InternalRecordError};
 use crate::commit_log::record::{Record, RecordError, body_crc, is_indexed};
 use crate::commit_log::writer::LogEnd;
 use crate::config::ShardConfig;
-use crate::inspect::{Stored, StoredRecords};
+use crate::inspect::{Stored, records_of};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::SegmentSource;
 use crate::shard::recover::Scan;
@@ -230,7 +230,7 @@ impl Checking {
             }
         }
         let mut scan = Scan::new(view, shard, geometry, &segments);
-        let mut end = log_start(&mut scan)?;
+        let mut end = scan.beginning(segments.first().copied().unwrap_or(0))?;
         self.report.start = end.position;
         self.meet(&end);
         let stopped_because = loop {
@@ -430,22 +430,6 @@ impl Behind {
             self.lost.push(LostRange { topic: record.topic.to_owned(), queue_id: record.queue_id, offsets });
         }
     }
-}
-
-fn records_of<'a>(header: &BatchHeader, records: &'a [u8]) -> StoredRecords<'a> {
-    StoredRecords { rest: records, position: header.position.bytes() + BatchHeader::SIZE_BYTES as u64 }
-}
-
-/// The end before the first batch. After old segments were removed, the first one that is left begins with a batch, and
-/// only that one says what its predecessor was.
-fn log_start(scan: &mut Scan<'_, ShardView>) -> io::Result<LogEnd> {
-    let position = scan.segments.first().copied().unwrap_or(0);
-    let mut end = LogEnd { position, checksum: 0, epoch: 0, chunk: None };
-    if position > 0 {
-        let first = BatchHeader::peek(scan.bytes(position, BatchHeader::SIZE_BYTES as u64)?);
-        end.checksum = first.map_or(0, |header| header.previous_checksum);
-    }
-    Ok(end)
 }
 
 /// The next offset of every queue met so far.

@@ -107,13 +107,16 @@ impl Shard {
         let is_indexed = is_indexed(draft.sys_flag);
         let queue_offset = if is_indexed { queue.next } else { 0 };
         let placement = Placement { queue_offset, physical_offset, store_timestamp_ms: now_ms };
-        record::encode(self.log.append(bytes), draft, item, &placement);
+        let encoded = self.log.append(bytes);
+        record::encode(encoded, draft, item, &placement);
         if is_indexed {
+            let checksum = record::checksum_but_body(encoded).unwrap_or_default();
             let row = Row {
                 position: position.bytes(),
                 tags_code: item.tags_code,
                 store_time_ms: now_ms,
                 size_bytes: bytes as u32,
+                checksum,
             };
             push_row(queue, row, &mut self.pages);
             if planted::is(Bug::RowsShownBeforeDurable) {

@@ -199,7 +199,7 @@ impl Shard {
                 (is_removed, next) = (true, next + 1);
                 continue;
             }
-            match self.reader.record(row.position, row.size_bytes, &self.log, ticket) {
+            match self.reader.record(&row, &self.log, ticket) {
                 Located::Found(slice) => gathered.add(slice),
                 Located::Damaged => is_removed = true,
                 Located::Pending => unavailable = Some(Unavailable::Pending),
@@ -281,7 +281,8 @@ impl Shard {
         let row = row_at(queue, record.queue_offset, &mut None, |entry| {
             read_page(&mut self.pages, &mut self.commands, entry, ticket)
         })?;
-        Ok((row.position == position && row.size_bytes == size).then_some(slice))
+        let is_this = row.position == position && row.size_bytes == size;
+        Ok((is_this && record::is_intact(slice.as_ref(), row.checksum)).then_some(slice))
     }
 
     /// The offset of the message at the boundary of a point of time, clamped into the queue's bounds; the end if

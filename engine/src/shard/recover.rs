@@ -241,6 +241,17 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
         Self { source, shard, geometry, segments, buffer: Vec::new(), buffer_start: 0 }
     }
 
+    /// The end before the first batch of a log that begins at `position`. After old segments were removed, only that
+    /// batch says what its predecessor was.
+    pub fn beginning(&mut self, position: u64) -> io::Result<LogEnd> {
+        let mut end = LogEnd { position, checksum: 0, epoch: 0, chunk: None };
+        if position > 0 {
+            let first = BatchHeader::peek(self.bytes(position, BatchHeader::SIZE_BYTES as u64)?);
+            end.checksum = first.map_or(0, |header| header.previous_checksum);
+        }
+        Ok(end)
+    }
+
     /// At least `len` bytes from `position` on, fewer only at the segment's end.
     pub fn bytes(&mut self, position: u64, len: u64) -> io::Result<&[u8]> {
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
@@ -428,7 +439,7 @@ impl Fold {
                 self.internal(&record, position, end);
             } else {
                 let record = Record::decode(bytes).map_err(|reason| unreadable(position, reason.into()))?;
-                self.message(&record, position)?;
+                self.message(&record, bytes, position)?;
             }
             self.records += 1;
             position += u64::from(size);
@@ -437,7 +448,7 @@ impl Fold {
         Ok(())
     }
 
-    fn message(&mut self, record: &Record<'_>, position: u64) -> Result<(), RecoverError> {
+    fn message(&mut self, record: &Record<'_>, bytes: &[u8], position: u64) -> Result<(), RecoverError> {
         let malformed =
             |field| RecoverError::UnreadableRecord { position, reason: RecordError::Malformed { field }.into() };
         if record.physical_offset != PhysicalOffset::new(self.shard, LogPosition::new(position)).to_wire() {
@@ -463,6 +474,7 @@ impl Fold {
             tags_code: tags_code(record.properties),
             store_time_ms: record.store_timestamp_ms,
             size_bytes: record.size_bytes,
+            checksum: record::checksum_but_body(bytes).unwrap_or_default(),
         };
         push_row(queue, row, &mut self.pages);
         queue.visible = queue.next;

@@ -6,7 +6,7 @@ use crate::config::Geometry;
 use crate::position::SHARD_COUNT_MAX;
 
 /// Version of the store's layout that this program reads and writes.
-pub const STORE_FORMAT_VERSION: u32 = 2;
+pub const STORE_FORMAT_VERSION: u32 = 3;
 const TITLE: &str = "ringmq store";
 
 /// What a store is. As text, one `key = value` per line under a title, closed by a CRC-32 of everything above it:
@@ -151,13 +151,13 @@ mod tests {
     fn a_manifest_is_read_back() {
         let bytes = SAMPLE().encode();
         assert_eq!(Manifest::decode(&bytes), Ok(SAMPLE()));
-        assert!(bytes.starts_with(b"ringmq store\nformat = 2\nshards = 4\nsegment_bytes = 1073741824\n"));
+        assert!(bytes.starts_with(b"ringmq store\nformat = 3\nshards = 4\nsegment_bytes = 1073741824\n"));
     }
 
     #[test]
     fn an_unknown_version_is_refused_whatever_follows() {
-        let refused = Manifest::decode(b"ringmq store\nformat = 3\nanything");
-        assert_eq!(refused, Err(ManifestError::UnknownFormat { found: "3".to_owned() }));
+        let refused = Manifest::decode(b"ringmq store\nformat = 4\nanything");
+        assert_eq!(refused, Err(ManifestError::UnknownFormat { found: "4".to_owned() }));
         assert_eq!(Manifest::decode(b""), Err(ManifestError::NotAManifest));
     }
 

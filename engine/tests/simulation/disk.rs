@@ -200,6 +200,16 @@ impl Disk {
         self.flip(position, 1 << bit);
     }
 
+    /// Bytes of the index file.
+    pub fn index_len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// A bit of the index rots.
+    pub fn flip_index_bit(&mut self, at: usize, bit: usize) {
+        self.index[at] ^= 1 << bit;
+    }
+
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }

@@ -35,7 +35,9 @@ const BUGS: &[Bug] = &[
     Bug::SnapshotAheadOfPages,
     Bug::SeenRecordsFoldedAgain,
     Bug::PageReusedAtOnce,
+    Bug::PageChecksumNotChecked,
     Bug::ReadNotVerified,
+    Bug::RecordChecksumNotChecked,
     Bug::SearchBeyondEnd,
 ];
 
