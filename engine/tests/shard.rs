@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rmq_engine::memory::MemoryStorage;
+use rmq_engine::scrub::{Rotten, scrub};
 use rmq_engine::{
     AppendError, BatchItem, Boundary, Bounds, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
     PhysicalOffset, ReadRecord, Record, RecoverError, Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter,
@@ -402,4 +403,61 @@ fn fields_that_do_not_fit_are_refused() {
     let wide = fixture.shard.append(&draft("T", 65_536, b""), 0);
     assert!(matches!(wide, Err(AppendError::QueueOutOfRange { .. })));
     assert_eq!(fixture.shard.append(&draft("T", 65_535, b""), 0).unwrap().queue_offset, 0);
+}
+
+/// Verifies the whole log of the fixture's shard.
+fn scrubbed(fixture: &mut Fixture) -> (u64, Vec<Rotten>) {
+    let mut found = Vec::new();
+    let config = fixture.shard.config();
+    let log = fixture.shard.log_start().bytes()..fixture.shard.durable().bytes();
+    let (shard, geometry) = (config.shard, config.geometry);
+    let intact_bytes = scrub(&mut fixture.storage, shard, geometry, log, &mut |rotten| found.push(rotten))
+        .expect("memory can be read");
+    (intact_bytes, found)
+}
+
+#[test]
+fn scrubbing_names_the_messages_that_have_rotted_and_only_those() {
+    let mut fixture = Fixture::new();
+    fixture.send("T", 1, numbered(700, 1000));
+    let (whole, found) = scrubbed(&mut fixture);
+    assert_eq!(found, []);
+    assert!(700_000 < whole);
+    let place_of = |fixture: &mut Fixture, offset: i64| {
+        let request =
+            FetchRequest { topic: "T", queue_id: 1, offset, count_max: 1, bytes_max: 0, filter: &TagFilter::All };
+        let Fetch::Found { slices, .. } = fixture.fetch(&request) else { panic!("message {offset} is there") };
+        let offset = Record::decode(slices[0].as_ref()).unwrap().physical_offset;
+        PhysicalOffset::from_wire(offset).unwrap().position().bytes()
+    };
+    let flip = |fixture: &mut Fixture, offset: i64, at: u64| {
+        let position = place_of(fixture, offset) + at;
+        let segment = position - position % (256 * 1024);
+        fixture.storage.segment_mut(segment).unwrap()[(position - segment) as usize] ^= 4;
+        position
+    };
+    let in_body = flip(&mut fixture, 5, 500);
+    let in_head = flip(&mut fixture, 300, 41);
+    let last = flip(&mut fixture, 699, 500);
+    let (intact, found) = scrubbed(&mut fixture);
+    assert!(intact < whole);
+    let offsets: Vec<_> = found.iter().map(|rotten| (rotten.messages[0].offsets.clone(), rotten.is_exact)).collect();
+    assert_eq!(offsets, [(5..6, true), (300..301, false), (699..700, true)]);
+    for (rotten, position) in found.iter().zip([in_body, in_head, last]) {
+        assert!(rotten.range.contains(&position), "{rotten:?} is not where {position} is");
+        assert_eq!((&*rotten.messages[0].topic, rotten.messages[0].queue_id), ("T", 1));
+    }
+}
+
+#[test]
+fn scrubbing_goes_on_behind_a_batch_of_which_nothing_can_be_read() {
+    let mut fixture = Fixture::new();
+    fixture.send("T", 1, numbered(700, 1000));
+    let segment = fixture.storage.segment_mut(256 * 1024).unwrap();
+    segment[8192..12288].fill(0);
+    segment[200_000] ^= 1;
+    let (_, found) = scrubbed(&mut fixture);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].range.start <= 256 * 1024 + 8192 && 256 * 1024 + 12288 <= found[0].range.end, "{found:?}");
+    assert!(found[1].range.contains(&(256 * 1024 + 200_000)), "{found:?}");
 }
