@@ -25,6 +25,7 @@ use crate::poll::LongPolls;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
 use crate::retention::Retention;
+use crate::scrubber::ScrubState;
 use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
@@ -148,6 +149,7 @@ pub struct BrokerParts {
     pub groups: GroupTable,
     /// On the system core.
     pub system: Option<System>,
+    pub scrub_state: Arc<ScrubState>,
 }
 
 fn check_settings(config: &BrokerConfig) -> CheckSettings {
@@ -193,6 +195,7 @@ pub struct Broker {
     unique_keys: UniqueKeys,
     next_tick_ms: i64,
     pub(crate) retention: Retention,
+    pub scrub_state: Arc<ScrubState>,
     waiting_for_log: VecDeque<Waiting>,
     jobs: FxHashMap<u64, Job>,
     next_job: u64,
@@ -212,7 +215,7 @@ pub struct Broker {
 
 impl Broker {
     pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
-        let BrokerParts { config, core_count, store_host, shard, topics, groups, system } = parts;
+        let BrokerParts { config, core_count, store_host, shard, topics, groups, system, scrub_state } = parts;
         let settings_end = shard.durable();
         let mut stamp = Vec::new();
         properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
@@ -244,6 +247,7 @@ impl Broker {
             unique_keys: UniqueKeys::new(store_host, core),
             next_tick_ms: now_ms + TICK_MS,
             retention: Retention::default(),
+            scrub_state,
             waiting_for_log: VecDeque::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
@@ -272,6 +276,8 @@ impl Broker {
         self.next_tick_ms = self.now_ms + TICK_MS;
         self.locked_groups.tick(self.now_ms);
         crate::retention::tick(self);
+        // Behind it: the scrubber must know what is retired before its files are used again.
+        self.scrub_state.note(&self.shard);
         crate::system::take_ordered_topics(self);
         self.hand_over_counts();
     }

@@ -15,6 +15,7 @@ mod poll;
 mod registrar;
 mod request;
 mod retention;
+mod scrubber;
 pub mod start;
 pub mod state;
 mod system;

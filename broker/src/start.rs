@@ -18,6 +18,7 @@ use crate::config::{BrokerConfig, FlushDiskType};
 use crate::letter::Letter;
 use crate::node::{Node, StopFlag};
 use crate::registrar::{Registrar, RegistrarEnd, Registration};
+use crate::scrubber::{Pace, ScrubState, ScrubbedShard, Scrubber};
 use crate::state::clients::ClientRegistry;
 use crate::state::groups::GroupTable;
 use crate::state::settings::{GroupSettings, SettingKind, TopicSettings};
@@ -106,6 +107,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
     }
     let mut cores: Vec<CoreParts> = Vec::new();
     let mut registrar_end = None;
+    let mut scrubber = None;
     let mut store = None;
     match options.broker {
         None => cores.push(CoreParts { listeners, broker: None, name_server }),
@@ -123,6 +125,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
             report.memory_bytes_max = opened.memory_bytes_max;
             let (parts, end) = broker_parts(&config, opened.shards, now_ms)?;
             registrar_end = end;
+            scrubber = Some(start_scrubber(&opened.store, &parts)?);
             store = Some(opened.store);
             let mut listeners = Some(listeners);
             cores.extend(parts.into_iter().map(|broker| CoreParts {
@@ -139,6 +142,9 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
     let outcome = run_cores(cores, options.stop);
     if let Some(end) = registrar_end {
         end.wait();
+    }
+    if let Some(scrubber) = scrubber {
+        scrubber.stop();
     }
     drop(store); // Releases the lock after the last core has stopped.
     outcome
@@ -279,9 +285,21 @@ fn broker_parts(
             System::new(clients, registrar.take(), stats, now_ms)
         });
         let config = config.clone();
-        parts.push((BrokerParts { config, core_count, store_host, shard, topics, groups, system }, driver));
+        let scrub_state = Arc::new(ScrubState::default());
+        scrub_state.note(&shard);
+        parts
+            .push((BrokerParts { config, core_count, store_host, shard, topics, groups, system, scrub_state }, driver));
     }
     Ok((parts, end))
+}
+
+fn start_scrubber(store: &StoreDir, parts: &[(BrokerParts, DriverOptions)]) -> std::io::Result<Scrubber> {
+    let shards = parts.iter().map(|(parts, _)| {
+        let shard = parts.shard.config().shard;
+        let (files, state) = (store.shard_view(shard), parts.scrub_state.clone());
+        ScrubbedShard { shard, geometry: store.geometry(), files, state }
+    });
+    Scrubber::start(shards.collect(), Pace::default())
 }
 
 /// The address that stands in every message for the broker that took it; of a name, its first IPv4 address if any.

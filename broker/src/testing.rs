@@ -104,7 +104,9 @@ impl Cores {
             });
             let store_host = "127.0.0.1:10911".parse().expect("an address");
             let config = config.clone();
-            let parts = BrokerParts { config, core_count: count, store_host, shard, topics, groups, system };
+            let scrub_state = Arc::default();
+            let parts =
+                BrokerParts { config, core_count: count, store_host, shard, topics, groups, system, scrub_state };
             let broker = Broker::new(core, parts, now_ms);
             cores.push(CoreOfTest { broker, storage, disk: Disk::Works, stuck: VecDeque::new() });
         }

@@ -28,6 +28,7 @@ use crate::position::SHARD_COUNT_MAX;
 
 pub use files::ShardFiles;
 pub use manifest::{Manifest, ManifestError, STORE_FORMAT_VERSION};
+use view::Beside;
 pub use view::{ShardView, StoreView};
 
 /// Whether log files can be opened past the page cache.
@@ -181,6 +182,14 @@ impl StoreDir {
     pub fn shard_files(&self, shard: u16) -> ShardFiles {
         assert!(shard < self.manifest.shard_count, "the store has this shard");
         ShardFiles::new(self.path.join(format!("shard-{shard:02}")), self.manifest.geometry)
+    }
+
+    /// The files of one shard once more, to be read while the broker works with them.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard_view(&self, shard: u16) -> ShardView {
+        ShardView::new(self.shard_files(shard), Beside::Broker)
     }
 }
 

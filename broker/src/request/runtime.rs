@@ -9,12 +9,13 @@ use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::gather;
 use crate::letter::Request;
 use crate::retention::Disk;
-use crate::state::runtime_info::{RuntimeInput, runtime_info};
+use crate::state::runtime_info::{Health, RuntimeInput, runtime_info};
 
 /// What each core adds.
 struct Share {
     undurable_bytes: u64,
     end: i64,
+    health: Health,
 }
 
 pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
@@ -22,6 +23,12 @@ pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let ask = |broker: &mut Broker| Share {
         undurable_bytes: broker.shard.appended().bytes() - broker.shard.durable().bytes(),
         end: broker.shard.durable().bytes() as i64,
+        health: Health {
+            poisoned_shards: u64::from(broker.shard.is_poisoned()),
+            damaged_reads: broker.shard.counters().reads.damaged_records,
+            scrub_damages: broker.scrub_state.damages(),
+            scrubbed_bytes: broker.scrub_state.verified_bytes(),
+        },
     };
     gather::gather(broker, ask, move |broker, shares: Vec<Share>| {
         let Some(system) = &broker.system else { return };
@@ -38,6 +45,7 @@ pub fn info(broker: &mut Broker, request: &Request<'_>) -> Outcome {
             disk_total_bytes: disk.total_bytes,
             disk_free_bytes: disk.free_bytes,
             commit_log_max_offset: shares.iter().map(|share| share.end).sum(),
+            health: shares.iter().map(|share| share.health).sum(),
             flush_behind_bytes: shares.iter().map(|share| share.undurable_bytes).sum(),
             ..RuntimeInput::default()
         };

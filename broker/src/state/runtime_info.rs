@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::iter::Sum;
 
 use rmq_net::body::KvTable;
 
@@ -33,6 +34,30 @@ pub struct WorkQueue {
     pub head_wait_ms: i64,
 }
 
+/// What an operator must look after when it is not 0, but for the last. RocketMQ has no keys for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Shards whose log cannot be written any more: they refuse messages until a restart.
+    pub poisoned_shards: u64,
+    /// Reads of messages that are not what was written.
+    pub damaged_reads: u64,
+    /// Damaged places the scrubber has met.
+    pub scrub_damages: u64,
+    /// Bytes of log the scrubber has found intact.
+    pub scrubbed_bytes: u64,
+}
+
+impl Sum for Health {
+    fn sum<I: Iterator<Item = Self>>(shards: I) -> Self {
+        shards.fold(Self::default(), |sum, shard| Self {
+            poisoned_shards: sum.poisoned_shards + shard.poisoned_shards,
+            damaged_reads: sum.damaged_reads + shard.damaged_reads,
+            scrub_damages: sum.scrub_damages + shard.scrub_damages,
+            scrubbed_bytes: sum.scrubbed_bytes + shard.scrubbed_bytes,
+        })
+    }
+}
+
 /// What the table says besides the statistics.
 #[derive(Clone, Debug, Default)]
 pub struct RuntimeInput {
@@ -60,6 +85,7 @@ pub struct RuntimeInput {
     pub flush_behind_bytes: u64,
     pub put_latency_p99_ms: f64,
     pub put_latency_p999_ms: f64,
+    pub health: Health,
     pub send_queue: WorkQueue,
     pub pull_queue: WorkQueue,
     pub lite_pull_queue: WorkQueue,
@@ -77,6 +103,7 @@ pub fn runtime_info(stats: &BrokerStats, input: &RuntimeInput) -> KvTable {
     put_store(&mut table, input);
     put_queues(&mut table, input);
     put_timer(&mut table);
+    put_health(&mut table, &input.health);
     table.0
 }
 
@@ -182,6 +209,13 @@ fn put_timer(table: &mut Table) {
     }
 }
 
+fn put_health(table: &mut Table, health: &Health) {
+    table.put("ringmqPoisonedShards", health.poisoned_shards);
+    table.put("ringmqDamagedReads", health.damaged_reads);
+    table.put("ringmqScrubDamages", health.scrub_damages);
+    table.put("ringmqScrubbedBytes", health.scrubbed_bytes);
+}
+
 fn runtime_text(elapsed_ms: i64) -> String {
     let seconds = elapsed_ms.max(0) / 1000;
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -262,10 +296,11 @@ mod tests {
             ("timerDequeueTps", "0.0"),
             ("msgPutTotalYesterdayMorning", "0"),
             ("msgGetTotalTodayNow", "0"),
+            ("ringmqPoisonedShards", "0"),
         ] {
             assert_eq!(table.get(key).map(String::as_str), Some(value), "{key}");
         }
-        assert_eq!(table.len(), 61);
+        assert_eq!(table.len(), 65);
     }
 
     #[test]

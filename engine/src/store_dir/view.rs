@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
@@ -61,7 +62,7 @@ impl StoreView {
 
     /// The files of one shard, to be read.
     pub fn shard(&self, shard: u16) -> ShardView {
-        ShardView { files: ShardFiles::new(self.shard_path(shard), self.manifest.geometry), open: None }
+        ShardView::new(ShardFiles::new(self.shard_path(shard), self.manifest.geometry), Beside::Nobody)
     }
 }
 
@@ -79,14 +80,32 @@ fn share_lock(dir: &Path) -> Result<Option<File>, StoreError> {
     }
 }
 
+/// Who else uses the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    Nobody,
+    /// The broker of this process, which has locked them and reads and writes past the page cache.
+    Broker,
+}
+
 /// The files of one shard, opened for reading only. One segment is open at a time, however many there are.
 #[derive(Debug)]
 pub struct ShardView {
     files: ShardFiles,
+    beside: Beside,
     open: Option<(u64, File)>,
 }
 
 impl ShardView {
+    pub(super) fn new(files: ShardFiles, beside: Beside) -> Self {
+        Self { files, beside, open: None }
+    }
+
+    /// Folder of the log.
+    pub fn log_path(&self) -> PathBuf {
+        self.files.log_path()
+    }
+
     pub fn segment_path(&self, segment_start: u64) -> PathBuf {
         self.files.segment_path(segment_start)
     }
@@ -116,13 +135,20 @@ impl SegmentSource for ShardView {
             Some((open, file)) if *open == segment_start => file,
             other => {
                 let file = File::open(self.files.segment_path(segment_start))?;
-                // Writes of a killed broker may still be on their way into the file: they hold its lock.
-                lock_segment(&file, FlockOperation::NonBlockingLockShared)?;
+                if self.beside == Beside::Nobody {
+                    // Writes of a killed broker may still be on their way into the file: they hold its lock.
+                    lock_segment(&file, FlockOperation::NonBlockingLockShared)?;
+                }
                 // Advice only: without it reading is slower, not wrong.
                 let _ = fadvise(&file, 0, None, Advice::Sequential);
                 &mut other.insert((segment_start, file)).1
             }
         };
-        read_full(file, at, into)
+        let got = read_full(file, at, into)?;
+        if self.beside == Beside::Broker {
+            // Nobody reads it from there again. Advice only, as above.
+            let _ = fadvise(&*file, at, NonZero::new(got as u64), Advice::DontNeed);
+        }
+        Ok(got)
     }
 }
