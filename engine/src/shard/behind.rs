@@ -35,10 +35,16 @@ impl<S: SegmentSource + ?Sized> Scan<'_, S> {
         let segments = self.segments;
         for segment in segments.iter().copied().filter(|start| first_segment <= *start) {
             let mut at = segment.max(end.position).next_multiple_of(BATCH_ALIGN_BYTES);
+            let mut is_announced = false;
             while at < segment + self.geometry.segment_bytes {
                 let chunk_end = self.geometry.chunk_of(at) + chunk_bytes;
                 let is_chunk_start = at.is_multiple_of(chunk_bytes);
                 let is_searched = at < search_until;
+                if is_chunk_start && !is_searched && !is_announced {
+                    // One after the other, a thousand small reads take longer than all the rest of a start.
+                    self.source.announce(segment, at - segment, chunk_bytes);
+                    is_announced = true;
+                }
                 if !(is_searched || is_chunk_start && self.is_batch_promised(segment, at)?) {
                     at = chunk_end;
                     continue;
@@ -82,7 +88,7 @@ impl<S: SegmentSource + ?Sized> Scan<'_, S> {
     /// Whether a batch seems to start at `at`, read without what follows.
     fn is_batch_promised(&mut self, segment: u64, at: u64) -> io::Result<bool> {
         let mut head = [0; BatchHeader::SIZE_BYTES];
-        let got = self.source.read(segment, at - segment, &mut head)?;
+        let got = self.source.peek(segment, at - segment, &mut head)?;
         Ok(got == head.len() && BatchHeader::peek(&head).is_ok_and(|header| header.position.bytes() == at))
     }
 

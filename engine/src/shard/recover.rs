@@ -40,6 +40,12 @@ pub trait SegmentSource {
     fn segments(&mut self) -> io::Result<Vec<u64>>;
     /// Reads bytes of a segment file from `at` on; fewer than asked only at the file's end.
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// The bytes at `at` and in steps from there to the end of the segment are going to be asked for by [`Self::peek`].
+    fn announce(&mut self, _segment_start: u64, _at: u64, _step: u64) {}
+    /// Reads a few bytes far from those read before: what stands around them is not wanted.
+    fn peek(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.read(segment_start, at, into)
+    }
 }
 
 /// The files of one shard as recovery needs them.

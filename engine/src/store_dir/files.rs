@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock};
 use rustix::io::Errno;
 
+use crate::buffer::BLOCK_BYTES;
 use crate::config::Geometry;
 use crate::shard::{LogSource, SegmentSource};
 use crate::store_dir::DirectIo;
@@ -25,9 +27,26 @@ const SNAPSHOT_PREFIX: &str = "snapshot-";
 pub struct ShardFiles {
     dir: PathBuf,
     geometry: Geometry,
-    open: BTreeMap<u64, File>,
+    open: BTreeMap<u64, OpenSegment>,
     index: Option<File>,
     snapshot: Option<(u64, File)>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    file: File,
+    /// What the kernel was told last. With read-ahead, a look at the start of every chunk reads the whole segment.
+    advice: Advice,
+}
+
+impl OpenSegment {
+    fn advise(&mut self, advice: Advice) {
+        if self.advice != advice {
+            // Advice only: without it reading is slower, not wrong.
+            let _ = fadvise(&self.file, 0, None, advice);
+            self.advice = advice;
+        }
+    }
 }
 
 impl ShardFiles {
@@ -135,14 +154,14 @@ impl ShardFiles {
         Ok(starts)
     }
 
-    fn segment(&mut self, segment_start: u64) -> io::Result<&File> {
+    fn segment(&mut self, segment_start: u64, advice: Advice) -> io::Result<&File> {
         if !self.open.contains_key(&segment_start) {
             let file = self.open_segment(segment_start, DirectIo::Buffered)?;
-            // Advice only: without it reading is slower, not wrong.
-            let _ = fadvise(&file, 0, None, Advice::Sequential);
-            self.open.insert(segment_start, file);
+            self.open.insert(segment_start, OpenSegment { file, advice: Advice::Normal });
         }
-        self.open.get(&segment_start).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let open = self.open.get_mut(&segment_start).ok_or(io::ErrorKind::NotFound)?;
+        open.advise(advice);
+        Ok(&open.file)
     }
 }
 
@@ -190,7 +209,20 @@ impl SegmentSource for ShardFiles {
     }
 
     fn read(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        read_full(self.segment(segment_start)?, at, into)
+        read_full(self.segment(segment_start, Advice::Sequential)?, at, into)
+    }
+
+    fn announce(&mut self, segment_start: u64, at: u64, step: u64) {
+        let (end, block) = (self.geometry.segment_bytes, NonZero::new(BLOCK_BYTES as u64));
+        // Only a hint: a file that cannot be opened will say so when it is read.
+        let Ok(file) = self.segment(segment_start, Advice::Random) else { return };
+        for at in (at..end).step_by(step as usize) {
+            let _ = fadvise(file, at, block, Advice::WillNeed);
+        }
+    }
+
+    fn peek(&mut self, segment_start: u64, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        read_full(self.segment(segment_start, Advice::Random)?, at, into)
     }
 }
 
@@ -206,7 +238,7 @@ impl LogSource for ShardFiles {
     }
 
     fn make_stable(&mut self) -> io::Result<()> {
-        for file in std::mem::take(&mut self.open).into_values() {
+        for OpenSegment { file, .. } in std::mem::take(&mut self.open).into_values() {
             file.sync_data()?;
             // The log is read past the page cache from now on; what recovery cached is only in the way.
             let _ = fadvise(&file, 0, None, Advice::DontNeed);
