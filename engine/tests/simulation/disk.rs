@@ -195,6 +195,27 @@ impl Disk {
         put(&mut self.stable, &write);
     }
 
+    /// Takes bytes of another shard's log, in a segment of zeros if there is none yet. Stable at once.
+    pub fn receive(&mut self, position: u64, bytes: &[u8]) {
+        let segment_start = self.place_of(position).0;
+        for files in [&mut self.current, &mut self.stable] {
+            files.entry(segment_start).or_insert_with(|| vec![0; self.segment_bytes]);
+        }
+        self.overwrite_log(position, bytes);
+    }
+
+    /// Cuts the log off: nothing is left behind `end`, nor anything that was made of it.
+    pub fn cut(&mut self, end: u64) {
+        let (segment_start, at) = self.place_of(end);
+        let mut cut = Self::new(self.segment_bytes as u64);
+        cut.current = self.current.range(..=segment_start).map(|(start, bytes)| (*start, bytes.clone())).collect();
+        if let Some(last) = cut.current.get_mut(&segment_start) {
+            last[at..].fill(0);
+        }
+        cut.stable = cut.current.clone();
+        *self = cut;
+    }
+
     /// A bit of the log rots.
     pub fn flip_bit(&mut self, position: u64, bit: usize) {
         self.flip(position, 1 << bit);

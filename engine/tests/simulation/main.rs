@@ -13,6 +13,8 @@ mod world;
 use world::World;
 
 const SEEDS: u64 = 2000;
+/// Runs with followers: each recovers thousands of times.
+const FOLLOWED_SEEDS: u64 = 200;
 
 /// Says how to see a failure again.
 struct Replay(u64);
@@ -54,5 +56,22 @@ fn acknowledged_messages_survive_and_nothing_else_appears() {
         assert!(total.poisoned > 50 && total.segments_recycled > 100, "{total:?}");
         assert!(total.damages_refused > 500, "{total:?}");
         assert!(total.cold_reads > 1000 && total.index_reads > 100 && total.writes_beside_others > 1000, "{total:?}");
+    }
+}
+
+#[test]
+fn a_follower_holds_what_it_was_sent_wherever_that_is_cut_off() {
+    let seeds = match setting("RMQ_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..FOLLOWED_SEEDS,
+    };
+    let mut total = world::Summary::default();
+    for seed in seeds.clone() {
+        let _replay = Replay(seed);
+        total.add(&World::new(seed).with_followers().run());
+    }
+    println!("{} seeds: {} cuts, {} diverged", seeds.end - seeds.start, total.follower_cuts, total.followers_diverged);
+    if seeds.end - seeds.start >= FOLLOWED_SEEDS {
+        assert!(total.follower_cuts > 1000 && total.followers_diverged > 5, "{total:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! One run: a shard, its disk, its users, and the checks after every crash.
 
 mod experiments;
+mod follower;
 mod looks;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ pub struct Summary {
     pub bits_flipped: u64,
     pub flips_noticed: u64,
     pub recoveries_interrupted: u64,
+    pub follower_cuts: u64,
+    pub followers_diverged: u64,
 }
 
 impl Summary {
@@ -82,6 +85,8 @@ impl Summary {
         self.bits_flipped += other.bits_flipped;
         self.flips_noticed += other.flips_noticed;
         self.recoveries_interrupted += other.recoveries_interrupted;
+        self.follower_cuts += other.follower_cuts;
+        self.followers_diverged += other.followers_diverged;
     }
 }
 
@@ -105,6 +110,10 @@ pub struct World {
     flood: usize,
     /// Whether old segments are let go of in this run.
     does_retire: bool,
+    /// Whether the log is sent to followers after every crash.
+    has_followers: bool,
+    /// The log as it was before the last crash.
+    before_crash: Option<Disk>,
     summary: Summary,
 }
 
@@ -145,6 +154,8 @@ impl World {
             stable_end: 0,
             flood,
             does_retire,
+            has_followers: false,
+            before_crash: None,
             summary: Summary::default(),
         }
     }
@@ -161,6 +172,11 @@ impl World {
         config.undurable_bytes_max = *random.pick(&[10_000, 1 << 20]);
         config.snapshot_log_bytes = *random.pick(&[1, 5000, 40_000, 1 << 30]);
         config
+    }
+
+    /// The same run with followers; see `follower`.
+    pub fn with_followers(self) -> Self {
+        Self { has_followers: true, ..self }
     }
 
     pub fn run(mut self) -> Summary {
@@ -544,6 +560,7 @@ impl World {
         let mut must_keep = acknowledged.max(self.promises.kept(self.shard.durable()));
         self.summary.poisoned += u64::from(self.shard.is_poisoned());
         let damaged_before = self.disk.counters.snapshots_damaged;
+        let before_crash = self.has_followers.then(|| self.disk.log_only());
         let mut crash = self.crash();
         let recovered = loop {
             if crash == Crash::PowerCut && self.shard.config().durability == Durability::Async {
@@ -599,6 +616,9 @@ impl World {
         }
         self.try_lookalikes(&recovered);
         self.try_flipped_bits();
+        self.check_follower(end);
+        self.check_diverged_follower(end);
+        self.before_crash = before_crash;
     }
 
     /// Stops as the broker does: everything durable, then a snapshot. False if that failed.

@@ -3,7 +3,7 @@
 
 use rmq_engine::commit_log::batch::BatchHeader;
 use rmq_engine::{
-    Fetch, FetchRequest, LogPosition, Nothing, ReadRecord, Record, RecoverError, Recovered, Shard, TagFilter,
+    Fetch, FetchRequest, Geometry, LogPosition, Nothing, ReadRecord, Record, RecoverError, Recovered, Shard, TagFilter,
 };
 
 use super::{TICKET, World, check_record};
@@ -31,53 +31,52 @@ enum Flaw {
 }
 
 /// A batch of the log as the plainest reader finds it.
-#[derive(Clone, Copy, Debug)]
-struct Batch {
-    header: BatchHeader,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub header: BatchHeader,
     checksum: u32,
 }
 
 impl Batch {
-    fn start(&self) -> u64 {
+    pub fn start(&self) -> u64 {
         self.header.position.bytes()
     }
 
-    fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.start() + u64::from(self.header.total_bytes)
     }
 }
 
-impl World {
-    /// Where a batch that follows one ending at `end` can stand.
-    fn next_places(&self, end: u64) -> [u64; 4] {
-        let segment = self.geometry.segment_bytes;
-        [
-            end.next_multiple_of(8),
-            end.next_multiple_of(4096),
-            end.next_multiple_of(self.geometry.chunk_bytes),
-            end.next_multiple_of(segment),
-        ]
-    }
+/// Where a batch that follows one ending at `end` can stand.
+fn next_places(geometry: Geometry, end: u64) -> [u64; 4] {
+    [
+        end.next_multiple_of(8),
+        end.next_multiple_of(4096),
+        end.next_multiple_of(geometry.chunk_bytes),
+        end.next_multiple_of(geometry.segment_bytes),
+    ]
+}
 
-    /// The batches up to `end`, found without the engine's recovery.
-    fn batches(&self, end: u64) -> Vec<Batch> {
-        let mut batches: Vec<Batch> = Vec::new();
-        loop {
-            let (at, previous) = batches.last().map_or((0, 0), |last| (last.end(), last.checksum));
-            if at >= end {
-                return batches;
-            }
-            let follows = |position: &u64| {
-                let decoded = BatchHeader::decode(self.disk.log_at(*position), SHARD, LogPosition::new(*position));
-                let (header, _, checksum) = decoded.ok()?;
-                (header.previous_checksum == previous).then_some(Batch { header, checksum })
-            };
-            let next = self.next_places(at).iter().find_map(follows);
-            batches.push(next.expect("recovery ended behind a batch"));
+/// The batches of a log up to `end`, found without the engine's recovery.
+pub(super) fn batches_of(disk: &Disk, geometry: Geometry, end: u64) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    loop {
+        let (at, previous) = batches.last().map_or((0, 0), |last| (last.end(), last.checksum));
+        if at >= end {
+            return batches;
         }
+        let follows = |position: &u64| {
+            let decoded = BatchHeader::decode(disk.log_at(*position), SHARD, LogPosition::new(*position));
+            let (header, _, checksum) = decoded.ok()?;
+            (header.previous_checksum == previous).then_some(Batch { header, checksum })
+        };
+        let next = next_places(geometry, at).iter().find_map(follows);
+        batches.push(next.expect("recovery ended behind a batch"));
     }
+}
 
-    fn recover_copy(&mut self, disk: &mut Disk) -> Result<(Shard, Recovered), RecoverError> {
+impl World {
+    pub(super) fn recover_copy(&mut self, disk: &mut Disk) -> Result<(Shard, Recovered), RecoverError> {
         let config = Self::config(&mut self.random, self.geometry, self.epoch + 1, self.powered_since);
         Shard::recover(config, disk)
     }
@@ -121,11 +120,11 @@ impl World {
         if !self.random.chance(25) || self.shard.log_start() > LogPosition::new(0) {
             return;
         }
-        let Some(last) = self.batches(recovered.end.bytes()).last().copied() else {
+        let Some(last) = batches_of(&self.disk, self.geometry, recovered.end.bytes()).last().copied() else {
             return;
         };
         let flaw = *self.random.pick(&[Flaw::Epoch, Flaw::Position, Flaw::Chain, Flaw::Checksum, Flaw::Shard]);
-        let position = *self.random.pick(&self.next_places(last.end()));
+        let position = *self.random.pick(&next_places(self.geometry, last.end()));
         let bytes = lookalike(&last, flaw, position);
         let mut disk = self.disk.copy();
         if disk.log_at(position).len() < bytes.len() {
@@ -143,7 +142,7 @@ impl World {
         if !self.random.chance(25) || self.shard.log_start() > LogPosition::new(0) {
             return;
         }
-        let batches = self.batches(self.stable_end);
+        let batches = batches_of(&self.disk, self.geometry, self.stable_end);
         if batches.is_empty() {
             return;
         }
