@@ -1,12 +1,16 @@
 //! One core's app: sockets on one side, services on the other.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rmq_engine::Slice;
 use rmq_engine::driver::RingDriver;
-use rmq_namesrv::NameServer;
+use rmq_namesrv::{Answered, NameServer};
 use rmq_net::connection::{Accepted, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict};
 use rmq_net::frame::Frame;
 use rmq_turn::{App, Clock, Completion, Core};
@@ -55,8 +59,10 @@ impl FrameHandler<Slice> for Services {
         match (peer.role, &mut self.name_server, &mut self.broker) {
             (ListenerRole::NameServer, Some(name_server), _) => {
                 let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
-                name_server.handle(&frame, peer.id, peer.address, self.steady_ms, outbox.bytes());
-                Verdict::Done
+                match name_server.handle(&frame, peer.id, peer.address, self.steady_ms, outbox.bytes()) {
+                    Answered::Now => Verdict::Done,
+                    Answered::Later => Verdict::Later,
+                }
             }
             (ListenerRole::Broker | ListenerRole::BrokerFast, _, Some(broker)) => broker.on_frame(peer, bytes),
             _ => unreachable!("only roles this core serves are dealt to it"),
@@ -87,6 +93,8 @@ pub struct Node {
     next_tick: Instant,
     next_idle_scan: Instant,
     next_name_server_scan: Instant,
+    /// Results of the name server's file writes.
+    written_files: Rc<RefCell<VecDeque<io::Result<()>>>>,
 }
 
 impl Node {
@@ -111,6 +119,7 @@ impl Node {
             next_tick: now,
             next_idle_scan: now + IDLE_SCAN,
             next_name_server_scan: now + NAME_SERVER_SCAN,
+            written_files: Rc::default(),
         }
     }
 
@@ -172,6 +181,21 @@ impl Node {
             self.next_name_server_scan = core.clock.monotonic + NAME_SERVER_SCAN;
             name_server.tick(self.services.steady_ms);
         }
+        while let Some(written) = self.written_files.borrow_mut().pop_front() {
+            name_server.on_written(written);
+        }
+        if let Some(write) = name_server.take_write() {
+            let written_files = self.written_files.clone();
+            core.spawn_background(async move {
+                let written = rmq_turn::run_blocking(move || write.run()).await;
+                written_files.borrow_mut().push_back(written);
+            });
+        }
+        for reply in name_server.take_replies() {
+            if let Some(outbox) = self.connections.answer(reply.peer, 1) {
+                outbox.bytes().extend_from_slice(&reply.frame);
+            }
+        }
         let pushes = name_server.take_pushes();
         let closes = name_server.take_closes();
         for push in pushes {
@@ -187,7 +211,7 @@ impl Node {
     /// On the way out: once nobody waits for a reply any more, asks the shard for its last snapshot.
     fn run_stop(&mut self, now: Instant) {
         let Some(since) = self.stopping_since.filter(|_| self.drained_since.is_none()) else { return };
-        let is_busy = self.connections.is_sending() || self.services.broker.as_ref().is_some_and(Broker::is_busy);
+        let is_busy = self.connections.is_sending() || self.services.is_busy();
         let stopping_for = now - since;
         if !is_busy && stopping_for > Duration::from_millis(200) || stopping_for > DRAIN {
             self.drained_since = Some(now);
@@ -292,6 +316,12 @@ impl App for Node {
 }
 
 impl Services {
+    /// Whether somebody waits for an answer.
+    fn is_busy(&self) -> bool {
+        self.broker.as_ref().is_some_and(Broker::is_busy)
+            || self.name_server.as_ref().is_some_and(NameServer::is_changing)
+    }
+
     /// The name server and the connections get steady time, the broker wall time, which it stores with messages.
     fn set_now(&mut self, clock: &Clock) {
         let steady = clock.monotonic.saturating_duration_since(self.started);

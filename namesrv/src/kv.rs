@@ -1,16 +1,16 @@
 //! The KV table: namespace, key, value; kept in one JSON file.
 //!
-//! The file is RocketMQ's `kvConfig.json`: `{"configTable":{namespace:{key:value}}}`. A change is on disk
-//! (temporary file, fsync, rename) before it is answered; when that fails the table keeps its old content,
-//! so memory and file never disagree.
+//! The file is RocketMQ's `kvConfig.json`: `{"configTable":{namespace:{key:value}}}`. A change makes a new table, which
+//! takes the old one's place once the file has it ([`crate::changes`]), so memory and file never disagree.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::FileWrite;
 use crate::limits::{KV_BYTES_MAX, KV_FILE_BYTES_MAX};
 
 /// Namespace of the queue layouts of ordered topics: key topic, value `broker:count;broker:count`.
@@ -41,17 +41,15 @@ pub enum KvLoadError {
     TooLarge { path: String, size_bytes: u64 },
 }
 
-/// A change did not happen.
+/// The table would be too large.
 #[derive(Debug, thiserror::Error)]
-pub enum KvChangeError {
-    #[error("the KV table may hold {KV_BYTES_MAX} bytes; this entry would make it {needed_bytes}")]
-    Full { needed_bytes: usize },
-    #[error("cannot write kvConfigPath {path}: {error}")]
-    NotWritten { path: String, error: io::Error },
+#[error("the KV table may hold {KV_BYTES_MAX} bytes; this entry would make it {needed_bytes}")]
+pub struct KvFull {
+    needed_bytes: usize,
 }
 
 /// All namespaces, and the file that mirrors them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KvTable {
     path: PathBuf,
     namespaces: Namespaces,
@@ -96,39 +94,31 @@ impl KvTable {
         self.namespaces.get(namespace)
     }
 
-    pub fn put(&mut self, namespace: &str, key: &str, value: &str) -> Result<(), KvChangeError> {
-        let is_new_namespace = !self.namespaces.contains_key(namespace);
-        let old = self.get(namespace, key).map(str::to_owned);
-        let old_bytes = old.as_ref().map_or(0, |old| entry_bytes(namespace, key, old));
+    /// The table with this entry.
+    pub fn with(&self, namespace: &str, key: &str, value: &str) -> Result<Self, KvFull> {
+        let old_bytes = self.get(namespace, key).map_or(0, |old| entry_bytes(namespace, key, old));
         let needed_bytes = self.content_bytes - old_bytes + entry_bytes(namespace, key, value);
         if needed_bytes > KV_BYTES_MAX {
-            return Err(KvChangeError::Full { needed_bytes });
+            return Err(KvFull { needed_bytes });
         }
-        self.insert(namespace, key, value.to_owned());
-        if let Err(error) = self.persist() {
-            match old {
-                Some(old) => self.insert(namespace, key, old),
-                None => self.remove(namespace, key),
-            }
-            if is_new_namespace {
-                self.namespaces.remove(namespace);
-            }
-            return Err(error);
-        }
-        Ok(())
+        let mut changed = self.clone();
+        changed.insert(namespace, key, value.to_owned());
+        Ok(changed)
     }
 
-    /// Removing what is not there succeeds, as in RocketMQ. An emptied namespace stays.
-    pub fn delete(&mut self, namespace: &str, key: &str) -> Result<(), KvChangeError> {
-        let Some(old) = self.get(namespace, key).map(str::to_owned) else {
-            return Ok(());
-        };
-        self.remove(namespace, key);
-        if let Err(error) = self.persist() {
-            self.insert(namespace, key, old);
-            return Err(error);
-        }
-        Ok(())
+    /// The table without this entry; `None` if there is none. An emptied namespace stays.
+    pub fn without(&self, namespace: &str, key: &str) -> Option<Self> {
+        self.get(namespace, key)?;
+        let mut changed = self.clone();
+        changed.remove(namespace, key);
+        Some(changed)
+    }
+
+    /// What puts this table into its file.
+    pub fn to_file(&self) -> FileWrite {
+        let content = serde_json::to_vec(&FileView { namespaces: &self.namespaces });
+        let content = content.expect("maps of strings become JSON");
+        FileWrite { setting: "kvConfigPath", path: self.path.clone(), content }
     }
 
     fn insert(&mut self, namespace: &str, key: &str, value: String) {
@@ -144,35 +134,10 @@ impl KvTable {
             self.content_bytes -= entry_bytes(namespace, key, &value);
         }
     }
-
-    fn persist(&self) -> Result<(), KvChangeError> {
-        let view = FileView { namespaces: &self.namespaces };
-        serde_json::to_vec(&view)
-            .map_err(io::Error::from)
-            .and_then(|text| replace_file(&self.path, &text))
-            .map_err(|error| KvChangeError::NotWritten { path: self.path.display().to_string(), error })
-    }
 }
 
 fn entry_bytes(namespace: &str, key: &str, value: &str) -> usize {
     namespace.len() + key.len() + value.len()
-}
-
-/// Puts `content` in the place of the file at `path`: after a crash it is the old or the new one, whole.
-pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -183,12 +148,11 @@ mod tests {
     fn entries_survive_a_restart() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("namesrv/kvConfig.json");
-        let mut table = KvTable::load(&path).expect("empty table");
-        table.put("ns", "k", "v1").expect("put");
-        table.put("ns", "k", "v2").expect("overwrite");
-        table.put("ns", "gone", "x").expect("put");
-        table.delete("ns", "gone").expect("delete");
-        table.delete("ns", "never").expect("delete of nothing");
+        let table = KvTable::load(&path).expect("empty table");
+        let table = table.with("ns", "k", "v1").and_then(|table| table.with("ns", "k", "v2")).expect("it fits");
+        let table = table.with("ns", "gone", "x").expect("it fits").without("ns", "gone").expect("it was there");
+        assert!(table.without("ns", "never").is_none());
+        table.to_file().run().expect("written");
         let text = fs::read_to_string(&path).expect("file");
         assert_eq!(text, r#"{"configTable":{"ns":{"k":"v2"}}}"#);
         let reloaded = KvTable::load(&path).expect("reload");
@@ -207,23 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_cannot_be_written_is_undone() {
-        let folder = tempfile::tempdir().expect("folder");
-        let blocked = folder.path().join("file");
-        fs::write(&blocked, "").expect("write");
-        let path = blocked.join("kvConfig.json"); // its folder is a file
-        let mut table = KvTable { path, namespaces: Namespaces::new(), content_bytes: 0 };
-        assert!(table.put("ns", "k", "v").is_err());
-        assert_eq!(table.get("ns", "k"), None);
-        assert_eq!(table.content_bytes, 0);
-    }
-
-    #[test]
     fn the_table_has_a_bound() {
         let folder = tempfile::tempdir().expect("folder");
-        let mut table = KvTable::load(&folder.path().join("kv.json")).expect("empty");
+        let table = KvTable::load(&folder.path().join("kv.json")).expect("empty");
         let value = "x".repeat(KV_BYTES_MAX);
-        let refused = table.put("ns", "k", &value);
-        assert!(matches!(refused, Err(KvChangeError::Full { .. })));
+        assert!(table.with("ns", "k", &value).is_err());
     }
 }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod broker_sets;
+mod changes;
 mod config;
 mod json;
 mod kv;
@@ -25,6 +26,7 @@ mod routes;
 mod server;
 mod topics;
 
+pub use changes::{FileWrite, LateReply};
 pub use config::{Effect, NamesrvConfig, PropertyRow, SettingError, property_table};
 pub use kv::KvLoadError;
-pub use server::{NameServer, Push};
+pub use server::{Answered, NameServer, Push};

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use rmq_net::codes::{request, response};
 use rmq_net::frame::Frame;
 
+use crate::changes::{Change, FileWrite, Staged};
 use crate::registration::{BrokerIdentity, Peer};
 use crate::server::NameServer;
 
@@ -120,7 +121,31 @@ impl BrokerFields {
     }
 }
 
-/// Answers one request.
+/// What a request wants changed that has a file; `None` for all other requests.
+pub fn change(arrival: &Arrival<'_>) -> Option<Result<Change, Refusal>> {
+    match arrival.frame.code {
+        request::PUT_KV_CONFIG => Some(kv::put(arrival)),
+        request::DELETE_KV_CONFIG => Some(kv::delete(arrival)),
+        request::UPDATE_NAMESRV_CONFIG => Some(configuration::update(arrival)),
+        _ => None,
+    }
+}
+
+/// What to write for a change, and what is in force then; `None` if there is nothing to do.
+pub fn stage(server: &NameServer, change: &Change) -> Result<Option<(FileWrite, Staged)>, Refusal> {
+    match change {
+        Change::Put { namespace, key, value } => {
+            let changed = server.kv.with(namespace, key, value).map_err(Refusal::system_error)?;
+            Ok(Some((changed.to_file(), Staged::Kv(changed))))
+        }
+        Change::Delete { namespace, key } => {
+            Ok(server.kv.without(namespace, key).map(|changed| (changed.to_file(), Staged::Kv(changed))))
+        }
+        Change::Configure(changes) => configuration::stage(server, changes),
+    }
+}
+
+/// Answers one request that changes no file.
 pub fn answer<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
     match arrival.frame.code {
         request::GET_ROUTEINFO_BY_TOPIC => route::query(server, arrival),
@@ -140,11 +165,8 @@ pub fn answer<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<
         request::ADD_WRITE_PERM_OF_BROKER => permission::add(server, arrival),
         request::DELETE_TOPIC_IN_NAMESRV => topic_rows::delete(server, arrival),
         request::REGISTER_TOPIC_IN_NAMESRV => topic_rows::register(server, arrival),
-        request::PUT_KV_CONFIG => kv::put(server, arrival),
         request::GET_KV_CONFIG => kv::get(server, arrival),
-        request::DELETE_KV_CONFIG => kv::delete(server, arrival),
         request::GET_KVLIST_BY_NAMESPACE => kv::list(server, arrival),
-        request::UPDATE_NAMESRV_CONFIG => configuration::update(server, arrival),
         request::GET_NAMESRV_CONFIG => configuration::get(server),
         code => Err(Refusal {
             code: response::REQUEST_CODE_NOT_SUPPORTED,

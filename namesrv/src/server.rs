@@ -1,5 +1,6 @@
 //! The name server as one state machine: frames in, frames out, no socket and no clock.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use rmq_net::codes;
 use rmq_net::frame::{Frame, Serialization};
 use rmq_net::reply::FrameWriter;
 
+use crate::changes::{Asker, Changes, FileWrite, LateReply, Staged};
 use crate::config::NamesrvConfig;
 use crate::kv::{KvLoadError, KvTable};
 use rmq_net::connection::ConnectionId;
 
 use crate::registration::Peer;
-use crate::request::{self, Arrival, ExtValue, Refusal, Reply};
+use crate::request::{self, Arrival, ExtValue, Outcome, Refusal, Reply};
 use crate::routes::{MinBrokerIdChange, RouteTable};
 
 /// A frame for a broker that did not ask for it (NOTIFY_MIN_BROKER_ID_CHANGE, 905, oneway).
@@ -37,6 +39,16 @@ pub struct NameServer {
     closes: Vec<ConnectionId>,
     pushes: Vec<Push>,
     push_count: i32,
+    changes: Changes,
+}
+
+/// Whether a request got its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// It has it, or wants none.
+    Now,
+    /// It comes with [`NameServer::take_replies`].
+    Later,
 }
 
 impl NameServer {
@@ -53,6 +65,7 @@ impl NameServer {
             closes: Vec::new(),
             pushes: Vec::new(),
             push_count: 0,
+            changes: Changes::default(),
             config,
         })
     }
@@ -63,7 +76,7 @@ impl NameServer {
     }
 
     /// Appends exactly one reply frame to `out`, in the serialization of the request; nothing for a
-    /// oneway request or a response. `peer` identifies the connection.
+    /// oneway request or a response, or if the answer comes later. `peer` identifies the connection.
     ///
     /// Cost of a route request whose answer is finished: one look-up and one copy into `out`.
     pub fn handle(
@@ -73,19 +86,82 @@ impl NameServer {
         peer_addr: SocketAddr,
         now_ms: i64,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Answered {
         if frame.is_response() {
-            return;
+            return Answered::Now;
         }
         let (serialization, opaque, is_oneway) = (frame.serialization, frame.opaque, frame.is_oneway());
         let arrival = Arrival { frame, peer: Peer { key: peer, addr: peer_addr }, now_ms };
-        let outcome = request::answer(self, &arrival);
-        if is_oneway {
-            return;
+        let outcome = match request::change(&arrival) {
+            None => request::answer(self, &arrival),
+            Some(Err(refusal)) => Err(refusal),
+            Some(Ok(change)) => {
+                tracing::info!(code = frame.code, peer = %peer_addr, "the KV table or the configuration is to be changed");
+                let asker = Asker { peer, serialization, opaque, is_oneway };
+                self.changes.waiting.push_back((asker, change));
+                return if is_oneway { Answered::Now } else { Answered::Later };
+            }
+        };
+        if !is_oneway {
+            write_outcome(out, serialization, opaque, &outcome);
         }
-        match outcome {
-            Ok(reply) => write_reply(out, serialization, opaque, &reply),
-            Err(refusal) => write_refusal(out, serialization, opaque, &refusal),
+        Answered::Now
+    }
+
+    /// The next file to write, if none is being written. Its result must be given to [`Self::on_written`].
+    pub fn take_write(&mut self) -> Option<FileWrite> {
+        while self.changes.in_flight.is_none() {
+            let (asker, change) = self.changes.waiting.pop_front()?;
+            match request::stage(self, &change) {
+                Ok(Some((write, staged))) => {
+                    let failure = format!("cannot write {} {}", write.setting, write.path.display());
+                    self.changes.in_flight = Some((asker, staged, failure));
+                    return Some(write);
+                }
+                Ok(None) => self.reply_late(asker, &Ok(Reply::default())),
+                Err(refusal) => self.reply_late(asker, &Err(refusal)),
+            }
+        }
+        None
+    }
+
+    /// Takes the result of the write taken last: the change is in force, or did not happen.
+    pub fn on_written(&mut self, written: io::Result<()>) {
+        let Some((asker, staged, failure)) = self.changes.in_flight.take() else { return };
+        let outcome = match written {
+            Ok(()) => {
+                match staged {
+                    Staged::Kv(table) => self.kv = table,
+                    Staged::Config(config) => self.config = *config,
+                }
+                // They may show an order configuration or acting master that is another one now.
+                self.routes.forget_answers();
+                Ok(Reply::default())
+            }
+            Err(error) => {
+                tracing::error!(%error, "{failure}");
+                Err(Refusal::system_error(format_args!("{failure}: {error}")))
+            }
+        };
+        self.reply_late(asker, &outcome);
+    }
+
+    /// Whether a change waits for its file or its answer.
+    pub fn is_changing(&self) -> bool {
+        let Changes { waiting, in_flight, replies } = &self.changes;
+        !waiting.is_empty() || in_flight.is_some() || !replies.is_empty()
+    }
+
+    /// Answers to requests that got none at once. Each settles one request of its connection.
+    pub fn take_replies(&mut self) -> Vec<LateReply> {
+        std::mem::take(&mut self.changes.replies)
+    }
+
+    fn reply_late(&mut self, asker: Asker, outcome: &Outcome<'_>) {
+        if !asker.is_oneway {
+            let mut frame = Vec::new();
+            write_outcome(&mut frame, asker.serialization, asker.opaque, outcome);
+            self.changes.replies.push(LateReply { peer: asker.peer, frame });
         }
     }
 
@@ -147,6 +223,13 @@ impl NameServer {
                 self.pushes.push(Push { broker_addr: broker_addr.clone(), peer: *peer, frame });
             }
         }
+    }
+}
+
+fn write_outcome(out: &mut Vec<u8>, serialization: Serialization, opaque: i32, outcome: &Outcome<'_>) {
+    match outcome {
+        Ok(reply) => write_reply(out, serialization, opaque, reply),
+        Err(refusal) => write_refusal(out, serialization, opaque, refusal),
     }
 }
 

@@ -3,17 +3,15 @@
 use rmq_net::codes::response;
 
 use super::{Arrival, ExtValue, Outcome, Refusal, Reply};
+use crate::changes::Change;
 use crate::json;
 use crate::server::NameServer;
 
-/// 100: stores an entry; answered once the file has it.
-pub fn put<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
+/// 100: stores an entry.
+pub fn put(arrival: &Arrival<'_>) -> Result<Change, Refusal> {
     let (namespace, key) = namespace_and_key(arrival)?;
     let value = arrival.required("value")?;
-    let stored = server.kv.put(&namespace, &key, &value);
-    stored.map_err(Refusal::system_error)?;
-    server.routes.forget_answers(); // they may contain the topic's order configuration
-    Ok(Reply::default())
+    Ok(Change::Put { namespace, key, value })
 }
 
 /// 101.
@@ -28,13 +26,10 @@ pub fn get<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s>
     }
 }
 
-/// 102: success also when there was nothing to delete.
-pub fn delete<'s>(server: &'s mut NameServer, arrival: &Arrival<'_>) -> Outcome<'s> {
+/// 102: success also when there is nothing to delete, as in RocketMQ.
+pub fn delete(arrival: &Arrival<'_>) -> Result<Change, Refusal> {
     let (namespace, key) = namespace_and_key(arrival)?;
-    let deleted = server.kv.delete(&namespace, &key);
-    deleted.map_err(Refusal::system_error)?;
-    server.routes.forget_answers();
-    Ok(Reply::default())
+    Ok(Change::Delete { namespace, key })
 }
 
 /// 219.

@@ -1,6 +1,6 @@
 //! KV table and configuration: 100, 101, 102, 219, 318, 319.
 
-use rmq_namesrv::NameServer;
+use rmq_namesrv::{Answered, NameServer};
 use rmq_net::codes::request::{
     DELETE_KV_CONFIG, GET_KV_CONFIG, GET_KVLIST_BY_NAMESPACE, GET_NAMESRV_CONFIG, PUT_KV_CONFIG, UPDATE_NAMESRV_CONFIG,
 };
@@ -69,4 +69,30 @@ fn configuration_is_shown_changed_and_kept() {
         assert!(!world.server.config().enable_topic_list, "all or nothing: {text}");
     }
     update(&mut world, "").ok();
+}
+
+#[test]
+fn a_change_is_in_force_and_answered_once_its_file_is_written() {
+    let mut world = World::new();
+    let put = |world: &mut World, value: &str| {
+        let ask = Ask::new(PUT_KV_CONFIG, &[("namespace", "ns"), ("key", "k"), ("value", value)]);
+        assert_eq!(world.hand(&ask), Answered::Later);
+    };
+    put(&mut world, "first");
+    put(&mut world, "second");
+    assert!(world.server.take_replies().is_empty());
+    let first = world.server.take_write().expect("a write");
+    assert!(world.server.take_write().is_none(), "one at a time");
+    assert_eq!(world.ask(GET_KV_CONFIG, &KEY).code, 22, "not yet");
+    world.server.on_written(first.run());
+    assert_eq!(world.server.take_replies().len(), 1);
+    assert_eq!(world.ask(GET_KV_CONFIG, &KEY).ext["value"], "first");
+
+    let _unwritten = world.server.take_write().expect("the second write");
+    world.server.on_written(Err(std::io::ErrorKind::StorageFull.into()));
+    let replies = world.server.take_replies();
+    let refused = String::from_utf8_lossy(&replies[0].frame);
+    assert!(refused.contains("cannot write kvConfigPath"), "{refused}");
+    assert_eq!(world.ask(GET_KV_CONFIG, &KEY).ext["value"], "first", "what failed did not happen");
+    assert!(!world.server.is_changing());
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use rmq_namesrv::{NameServer, NamesrvConfig};
+use rmq_namesrv::{Answered, NameServer, NamesrvConfig};
 use rmq_net::codes::request;
 use rmq_net::connection::ConnectionId;
 use rmq_net::frame::{Frame, Language, Serialization};
@@ -119,13 +119,31 @@ impl World {
         Self { server: NameServer::open(config, START_MS).expect("open"), now_ms: START_MS, folder }
     }
 
+    /// Gives the server a request and lets it write no file.
+    pub fn hand(&mut self, ask: &Ask<'_>) -> Answered {
+        let bytes = ask.frame();
+        let frame = Frame::decode(&bytes).expect("a whole frame");
+        let addr = SocketAddr::from(([127, 0, 0, 1], 50_000));
+        let key = ConnectionId::from_key(ask.connection);
+        self.server.handle(&frame, key, addr, self.now_ms, &mut Vec::new())
+    }
+
     /// Everything `frame` makes the server write.
     pub fn feed(&mut self, frame: &[u8], connection: u64) -> Vec<u8> {
         let mut out = Vec::new();
         let frame = Frame::decode(frame).expect("a whole frame");
         let addr = SocketAddr::from(([127, 0, 0, 1], 50_000));
         let key = ConnectionId::from_key(connection);
-        self.server.handle(&frame, key, addr, self.now_ms, &mut out);
+        if self.server.handle(&frame, key, addr, self.now_ms, &mut out) == Answered::Later {
+            assert!(out.is_empty());
+            while let Some(write) = self.server.take_write() {
+                self.server.on_written(write.run());
+            }
+            for reply in self.server.take_replies() {
+                assert_eq!(reply.peer, key);
+                out.extend_from_slice(&reply.frame);
+            }
+        }
         out
     }
 
