@@ -313,6 +313,16 @@ impl App for Node {
         let is_taking_snapshot = self.services.broker.as_ref().is_some_and(|broker| broker.shard.is_taking_snapshot());
         !is_taking_snapshot || since.elapsed() > SNAPSHOT_WAIT
     }
+
+    fn name_of(kind: u8) -> &'static str {
+        match kind {
+            Listener::KIND => "accepting connections",
+            Connections::<Slice>::RECEIVE_KIND => "requests received from connections",
+            Connections::<Slice>::SEND_KIND => "replies sent to connections",
+            RingDriver::KIND => "reads and writes of the disk",
+            _ => unreachable!("nobody submits operations of kind {kind}"),
+        }
+    }
 }
 
 impl Services {

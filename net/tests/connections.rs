@@ -86,6 +86,10 @@ impl App for Echo {
     fn is_finished(&self) -> bool {
         self.handler.shared.stop.load(Ordering::SeqCst)
     }
+
+    fn name_of(_: u8) -> &'static str {
+        "connections"
+    }
 }
 
 /// The test that weighs the process runs alone.

@@ -3,13 +3,16 @@
 use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use io_uring::{opcode, types};
 
 use crate::mesh::{Mesh, Post, Wake};
+use crate::pulse::{Pulse, TurnAccount, Work};
 use crate::ring::{Completion, Ring, RingError, Token};
+use crate::watch::Watch;
 
 /// A core never sleeps longer than this, so that no missed wake-up can stall it for good.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
@@ -29,8 +32,6 @@ const TURNS_PER_YIELD: u32 = 16;
 const PREEMPT_TIMER: Duration = Duration::from_millis(20);
 /// Bounds such a park: a guard task sleeps on a glommio timer of this length while background tasks live.
 const GUARD_PERIOD: Duration = Duration::from_millis(5);
-/// A turn longer than this is worth a line in the log.
-const TURN_LONG: Duration = Duration::from_millis(50);
 
 /// One core's program. All methods run on the core's thread and must not block.
 pub trait App {
@@ -47,6 +48,8 @@ pub trait App {
     fn is_waited_for_by_few(&self) -> bool;
     /// True once the core has nothing left to do and the loop should end.
     fn is_finished(&self) -> bool;
+    /// What completions of this token kind are about, for the log.
+    fn name_of(kind: u8) -> &'static str;
 }
 
 /// The clocks, read once per turn.
@@ -76,6 +79,7 @@ pub struct Core<L> {
     background_count: Rc<Cell<usize>>,
     is_guarded: Rc<Cell<bool>>,
     background_queue: OnceCell<TaskQueueHandle>,
+    account: TurnAccount,
 }
 
 impl<L> Core<L> {
@@ -138,6 +142,8 @@ pub enum RunError {
     Mesh(std::io::Error),
     #[error("core {core} stopped: {source}")]
     Core { core: usize, source: std::io::Error },
+    #[error("the thread that looks for stuck cores cannot be started: {0}")]
+    Watch(std::io::Error),
 }
 
 /// Runs one app per core until all have finished. `make` runs on each core's own thread; `wakes` gets a
@@ -153,13 +159,15 @@ where
     wakes((0..core_count).map(|index| posts[0].wake_of(index)).collect());
     let processors = CoreCount::available();
     let may_watch = core_count < processors;
+    let pulses: Vec<_> = (0..core_count).map(|_| Pulse::new()).collect();
+    let watch = Watch::start(pulses.clone(), A::name_of).map_err(RunError::Watch)?;
     let mut threads = Vec::new();
-    for post in posts {
+    for (post, pulse) in posts.into_iter().zip(pulses) {
         let (index, make) = (post.index(), make.clone());
         let thread = LocalExecutorBuilder::new(Placement::Fixed(index % processors))
             .name(&format!("rmq-core-{index}"))
             .preempt_timer(PREEMPT_TIMER)
-            .spawn(move || run_core::<A, M>(post, may_watch, make))
+            .spawn(move || run_core::<A, M>(post, pulse, may_watch, make))
             .map_err(|error| RunError::Executor { core: index, text: error.to_string() })?;
         threads.push((index, thread));
     }
@@ -168,10 +176,11 @@ where
         let ended = thread.join().map_err(|error| RunError::Executor { core, text: error.to_string() });
         outcome = outcome.and(ended.and_then(|inner| inner));
     }
+    drop(watch);
     outcome
 }
 
-async fn run_core<A, M>(post: Post<A::Letter>, may_watch: bool, make: M) -> Result<(), RunError>
+async fn run_core<A, M>(post: Post<A::Letter>, pulse: Arc<Pulse>, may_watch: bool, make: M) -> Result<(), RunError>
 where
     A: App,
     M: Fn(&mut Core<A::Letter>) -> Result<A, RunError>,
@@ -187,26 +196,27 @@ where
         background_count: Rc::default(),
         is_guarded: Rc::default(),
         background_queue: OnceCell::new(),
+        account: TurnAccount::new(index, pulse, A::name_of),
     };
     let mut app = make(&mut core)?;
     let mut wake = WakeWatch::default();
     let mut turns_since_yield = 0;
     let mut had_work = true;
+    core.account.begin_turn(Instant::now());
     while !app.is_finished() {
+        core.account.change(Work::TurnEnd);
         wake.arm(&mut core);
         app.on_turn_end(&mut core);
         let all_posted = core.post.dispatch();
         enter(&mut core, &app, had_work || !all_posted).map_err(|source| RunError::Core { core: index, source })?;
         core.clock = Clock::now();
+        core.account.begin_turn(core.clock.monotonic);
         had_work = run_turn(&mut core, &mut app, &mut wake);
-        let took = core.clock.monotonic.elapsed();
-        if took > TURN_LONG {
-            tracing::warn!(core = index, milliseconds = took.as_millis() as u64, "a turn took long");
-        }
         if core.background_count.get() > 0 {
             turns_since_yield += 1;
             if turns_since_yield >= TURNS_PER_YIELD || !had_work {
                 turns_since_yield = 0;
+                core.account.change(Work::Background);
                 glommio::executor().yield_task_queue_now().await;
             }
         }
@@ -221,9 +231,11 @@ where
 /// One system call: submit, and either just reap or sleep until something completes or is due.
 fn enter<A: App>(core: &mut Core<A::Letter>, app: &A, busy: bool) -> std::io::Result<()> {
     if busy {
+        core.account.change(Work::Submitting);
         return core.ring.enter(None);
     }
     let begin = Instant::now();
+    core.account.fall_asleep(begin);
     let outcome = wait(core, app, begin);
     core.usual_wait = (core.usual_wait * 7 + begin.elapsed().min(WATCH_MAX * 4)) / 8;
     outcome
@@ -271,11 +283,13 @@ fn run_turn<A: App>(core: &mut Core<A::Letter>, app: &mut A, wake: &mut WakeWatc
         if completion.token.kind == WakeWatch::KIND {
             wake.fired();
         } else {
+            core.account.completion(completion.token.kind);
             app.on_completion(core, completion);
         }
     }
     while let Some((from, letter)) = core.post.receive() {
         had_work = true;
+        core.account.change(Work::Letters);
         app.on_letter(core, from, letter);
     }
     had_work
@@ -350,6 +364,10 @@ mod tests {
 
         fn is_finished(&self) -> bool {
             self.finished && self.background_done.get()
+        }
+
+        fn name_of(_: u8) -> &'static str {
+            "nothing"
         }
     }
 
