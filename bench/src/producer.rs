@@ -77,6 +77,8 @@ struct Lane {
     producer: u64,
     /// Messages sent so far.
     sent: u64,
+    /// Messages acknowledged inside the measured window.
+    acknowledged: u64,
 }
 
 impl Lane {
@@ -97,6 +99,7 @@ impl Lane {
             queues: own,
             producer,
             sent: 0,
+            acknowledged: 0,
         })
     }
 
@@ -206,6 +209,7 @@ impl Producer {
         }
         let unanswered: usize = self.lanes.iter().map(Lane::in_flight).sum();
         self.tally.unanswered += unanswered as u64;
+        self.tally.by_connection.extend(self.lanes.iter().map(|lane| lane.acknowledged));
         Ok(self.tally)
     }
 
@@ -303,6 +307,7 @@ impl Producer {
             if context.is_measured(now_ns) {
                 tally.replies += acknowledged;
                 tally.messages += messages;
+                lane.acknowledged += messages;
                 tally.bytes += bytes;
             }
         }

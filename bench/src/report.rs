@@ -150,6 +150,8 @@ pub struct Tally {
     pub closed_connections: u64,
     pub unanswered: u64,
     pub verdict: Option<Verdict>,
+    /// Messages acknowledged inside the measured window, of each producer connection.
+    pub by_connection: Vec<u64>,
 }
 
 impl Tally {
@@ -163,6 +165,7 @@ impl Tally {
             closed_connections: 0,
             unanswered: 0,
             verdict: None,
+            by_connection: Vec::new(),
         }
     }
 
@@ -174,6 +177,7 @@ impl Tally {
         self.errors.add(other.errors);
         self.closed_connections += other.closed_connections;
         self.unanswered += other.unanswered;
+        self.by_connection.extend(other.by_connection);
         if let Some(verdict) = other.verdict {
             self.verdict.get_or_insert_default().add(&verdict);
         }
@@ -208,6 +212,25 @@ impl CpuSummary {
     }
 }
 
+/// How evenly the server served the connections of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Fairness {
+    pub connections: usize,
+    /// Messages acknowledged on the slowest connection, and on all of them by their number.
+    pub slowest: u64,
+    pub mean: f64,
+    /// `slowest / mean`: 1 is even, 0 is a connection that got nothing.
+    pub slowest_to_mean: f64,
+}
+
+impl Fairness {
+    fn of(by_connection: &[u64]) -> Option<Self> {
+        let (connections, slowest) = (by_connection.len(), *by_connection.iter().min()?);
+        let mean = by_connection.iter().sum::<u64>() as f64 / connections as f64;
+        Some(Self { connections, slowest, mean, slowest_to_mean: slowest as f64 / mean.max(1.0) })
+    }
+}
+
 /// The result of a run, as it is printed and written.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -227,6 +250,7 @@ pub struct Report {
     pub closed_connections: u64,
     pub unanswered: u64,
     pub verify: Option<Verdict>,
+    pub fairness: Option<Fairness>,
     pub own_cpu: CpuSummary,
     pub server_cpu: Option<CpuSummary>,
     pub server_rss_bytes: Option<u64>,
@@ -259,6 +283,7 @@ impl Report {
             closed_connections: tally.closed_connections,
             unanswered: tally.unanswered,
             verify: tally.verdict,
+            fairness: Fairness::of(&tally.by_connection),
             own_cpu: cpu(watched.own),
             server_cpu: watched.server.map(|(usage, _)| cpu(usage)),
             server_rss_bytes: watched.server.map(|(_, resident)| resident.now_bytes),
@@ -289,6 +314,13 @@ impl Report {
                 latency.p99_99_us,
                 latency.max_us,
                 latency.count
+            )?;
+        }
+        if let Some(fairness) = self.fairness.filter(|fairness| fairness.connections > 1) {
+            writeln!(
+                out,
+                "fairness: {:.2} (slowest of {} connections {} messages, mean {:.0})",
+                fairness.slowest_to_mean, fairness.connections, fairness.slowest, fairness.mean
             )?;
         }
         if self.messages > 0 {
@@ -360,6 +392,16 @@ mod tests {
         assert_eq!(errors.total(), 3);
         assert_eq!(errors.rows().len(), 2);
         assert_eq!(errors.rows()[1].remark, "[TIMEOUT]busy, #ms, #");
+    }
+
+    #[test]
+    fn a_connection_that_starves_is_seen() {
+        let ratio = |counts: &[u64]| Fairness::of(counts).map(|fairness| fairness.slowest_to_mean);
+        assert_eq!(ratio(&[5, 5, 5]), Some(1.0));
+        assert_eq!(ratio(&[10, 0, 20]), Some(0.0));
+        assert_eq!(ratio(&[1, 2, 3]), Some(0.5));
+        assert_eq!(ratio(&[0, 0]), Some(0.0));
+        assert_eq!(ratio(&[]), None);
     }
 
     #[test]
