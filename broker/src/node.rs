@@ -13,7 +13,7 @@ use rmq_engine::driver::RingDriver;
 use rmq_namesrv::{Answered, NameServer};
 use rmq_net::connection::{Accepted, Connections, FrameHandler, Listener, ListenerRole, Outbox, Peer, Verdict};
 use rmq_net::frame::Frame;
-use rmq_turn::{App, Clock, Completion, Core};
+use rmq_turn::{App, Clock, Completion, Core, Waiting};
 
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::{Letter, ReplyParcel};
@@ -304,8 +304,12 @@ impl App for Node {
         Some(self.next_tick)
     }
 
-    fn is_waited_for_by_few(&self) -> bool {
-        self.services.broker.as_ref().is_none_or(|broker| broker.waiting_count() <= FEW_WAITING)
+    fn waited_for_by(&self) -> Waiting {
+        match self.services.broker.as_ref().map_or(0, Broker::waiting_count) {
+            0 => Waiting::Nobody,
+            count if count <= FEW_WAITING => Waiting::Few,
+            _ => Waiting::Many,
+        }
     }
 
     fn is_finished(&self) -> bool {

@@ -79,8 +79,8 @@ impl App for Echo {
         Some(Instant::now() + Duration::from_millis(5))
     }
 
-    fn is_waited_for_by_few(&self) -> bool {
-        true
+    fn waited_for_by(&self) -> rmq_turn::Waiting {
+        rmq_turn::Waiting::Nobody
     }
 
     fn is_finished(&self) -> bool {

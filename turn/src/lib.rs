@@ -19,4 +19,4 @@ pub use io_uring::{opcode, squeue, types};
 pub use mesh::{Mesh, Post, Wake};
 pub use receive_buffers::ReceiveBuffers;
 pub use ring::{Completion, Ring, RingError, Token};
-pub use turn_loop::{App, Clock, Core, CoreCount, RunError, run, run_blocking};
+pub use turn_loop::{App, Clock, Core, CoreCount, RunError, Waiting, run, run_blocking};

@@ -22,6 +22,10 @@ const SLEEP_WITH_BACKGROUND: Duration = Duration::from_micros(500);
 /// A core that expects its next completion within this time looks out for it instead of sleeping: falling asleep and
 /// being woken takes 20 to 50 us, as long as a write of a fast device.
 const WATCH_MAX: Duration = Duration::from_micros(200);
+/// When nobody waits for the core, what comes next is a request. It is looked out for only where requests follow the
+/// answers this fast, as those of a client that sends one at a time: otherwise a core with thousands of requests per
+/// second would be busy all the time, and most of it with looking.
+const WATCH_FOR_REQUESTS_MAX: Duration = Duration::from_micros(50);
 /// Looks between two readings of the clock while watching.
 const LOOKS_PER_CLOCK: u32 = 8;
 /// Pauses between two looks: a processor that shares its core with another leaves it the core meanwhile.
@@ -44,12 +48,21 @@ pub trait App {
     fn on_turn_end(&mut self, core: &mut Core<Self::Letter>);
     /// When [`on_turn_end`](Self::on_turn_end) must run next even if nothing happens.
     fn deadline(&self) -> Option<Instant>;
-    /// Whether so few wait for this core that answering each at once is better than doing more in one go.
-    fn is_waited_for_by_few(&self) -> bool;
+    /// How many wait for an answer of this core that it cannot give yet.
+    fn waited_for_by(&self) -> Waiting;
     /// True once the core has nothing left to do and the loop should end.
     fn is_finished(&self) -> bool;
     /// What completions of this token kind are about, for the log.
     fn name_of(kind: u8) -> &'static str;
+}
+
+/// Who waits for a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    Nobody,
+    /// So few that answering each at once is better than doing more in one go.
+    Few,
+    Many,
 }
 
 /// The clocks, read once per turn.
@@ -74,8 +87,10 @@ pub struct Core<L> {
     pub clock: Clock,
     /// There is a processor left for whoever would otherwise have to share this core's.
     may_watch: bool,
-    /// Running mean of how long the core waited when it had nothing to do.
+    /// Running mean of how long the core waited for what a few requests wait for: the device.
     usual_wait: Duration,
+    /// The same when nobody waited.
+    usual_idle_wait: Duration,
     background_count: Rc<Cell<usize>>,
     is_guarded: Rc<Cell<bool>>,
     background_queue: OnceCell<TaskQueueHandle>,
@@ -193,6 +208,7 @@ where
         clock: Clock::now(),
         may_watch,
         usual_wait: SLEEP_MAX,
+        usual_idle_wait: SLEEP_MAX,
         background_count: Rc::default(),
         is_guarded: Rc::default(),
         background_queue: OnceCell::new(),
@@ -236,13 +252,24 @@ fn enter<A: App>(core: &mut Core<A::Letter>, app: &A, busy: bool) -> std::io::Re
     }
     let begin = Instant::now();
     core.account.fall_asleep(begin);
-    let outcome = wait(core, app, begin);
-    core.usual_wait = (core.usual_wait * 7 + begin.elapsed().min(WATCH_MAX * 4)) / 8;
+    let waiting = app.waited_for_by();
+    let outcome = wait(core, app, waiting, begin);
+    let usual = match waiting {
+        Waiting::Nobody => &mut core.usual_idle_wait,
+        Waiting::Few | Waiting::Many => &mut core.usual_wait,
+    };
+    *usual = (*usual * 7 + begin.elapsed().min(WATCH_MAX * 4)) / 8;
     outcome
 }
 
-fn wait<A: App>(core: &mut Core<A::Letter>, app: &A, begin: Instant) -> std::io::Result<()> {
-    if core.may_watch && app.is_waited_for_by_few() && core.usual_wait < WATCH_MAX * 3 / 4 {
+fn wait<A: App>(core: &mut Core<A::Letter>, app: &A, waiting: Waiting, begin: Instant) -> std::io::Result<()> {
+    let is_quick = core.usual_idle_wait < WATCH_FOR_REQUESTS_MAX;
+    let is_worth_watching = match waiting {
+        Waiting::Nobody => is_quick,
+        Waiting::Few => is_quick && core.usual_wait < WATCH_MAX * 3 / 4,
+        Waiting::Many => false,
+    };
+    if core.may_watch && is_worth_watching {
         core.ring.enter(None)?;
         if watch(core, begin + WATCH_MAX) {
             return core.ring.enter(None);
@@ -358,8 +385,8 @@ mod tests {
             None
         }
 
-        fn is_waited_for_by_few(&self) -> bool {
-            true
+        fn waited_for_by(&self) -> Waiting {
+            Waiting::Nobody
         }
 
         fn is_finished(&self) -> bool {

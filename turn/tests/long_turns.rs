@@ -32,8 +32,8 @@ impl App for Tasks {
         Some(Instant::now() + Duration::from_millis(1))
     }
 
-    fn is_waited_for_by_few(&self) -> bool {
-        false
+    fn waited_for_by(&self) -> rmq_turn::Waiting {
+        rmq_turn::Waiting::Nobody
     }
 
     fn is_finished(&self) -> bool {
