@@ -1,4 +1,5 @@
-//! Taking a snapshot while the shard goes on: one part per turn, each made from what the turn finds.
+//! Taking a snapshot while the shard goes on: one part per turn, each made from what the turn finds. Parts gather while
+//! the ones before are written.
 
 use crate::config::SNAPSHOT_RETRY_MS;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
@@ -7,6 +8,9 @@ use crate::planted::{self, Bug};
 use crate::shard::Shard;
 use crate::snapshot::{Encoder, End, OffsetState, PART_BYTES, Part, QueueName, QueueState, SettingState, Start};
 use crate::storage::{CommandKind, StorageError};
+
+/// Parts that gather at most while others are written: on its way through a service thread a write takes many turns.
+const GATHERED_BYTES_MAX: usize = 2 << 20;
 
 /// The snapshots of a shard: those that count, and the one being taken.
 #[derive(Default)]
@@ -27,6 +31,8 @@ struct Taking {
     start: u64,
     stage: Stage,
     encoder: Encoder,
+    /// Parts that are encoded and not given out yet.
+    gathered: Vec<u8>,
     /// A command is under way.
     is_writing: bool,
 }
@@ -89,32 +95,41 @@ impl Shard {
         if self.snapshots.taking.is_none() {
             self.begin_snapshot();
         }
-        let Some(mut taking) = self.snapshots.taking.take_if(|taking| !taking.is_writing) else { return };
-        match taking.stage {
-            Stage::Settle { as_of, pages_added } => {
-                let is_log_there = as_of <= self.log.durable().bytes() || planted::is(Bug::SnapshotAheadOfLog);
-                let are_pages_there = self.pages.is_written(pages_added) || planted::is(Bug::SnapshotAheadOfPages);
-                if is_log_there && are_pages_there {
-                    taking.stage = Stage::Publish { as_of };
-                    taking.is_writing = true;
-                    let newest = self.snapshots.kept.last().copied();
-                    let publish = CommandKind::PublishSnapshot {
-                        start: taking.start,
-                        log: newest.unwrap_or(self.log_start)..as_of,
-                        keep_from: newest.unwrap_or(taking.start),
-                    };
-                    self.commands.issue(publish);
-                }
-            }
-            _ => {
-                let part = self.next_part(&mut taking);
-                let at = taking.encoder.bytes_written;
-                let bytes = taking.encoder.encode(&part);
-                taking.is_writing = true;
-                self.commands.issue(CommandKind::WriteSnapshot { start: taking.start, at, bytes });
-            }
+        let Some(mut taking) = self.snapshots.taking.take() else { return };
+        let has_more_parts = !matches!(taking.stage, Stage::Settle { .. } | Stage::Publish { .. });
+        if has_more_parts && taking.gathered.len() < GATHERED_BYTES_MAX {
+            let part = self.next_part(&mut taking);
+            taking.gathered.append(&mut taking.encoder.encode(&part));
         }
+        self.write_snapshot(&mut taking);
         self.snapshots.taking = Some(taking);
+    }
+
+    /// Gives out the next command for the snapshot, if none is under way.
+    fn write_snapshot(&mut self, taking: &mut Taking) {
+        if taking.is_writing {
+            return;
+        }
+        if !taking.gathered.is_empty() {
+            let bytes = std::mem::take(&mut taking.gathered);
+            let at = taking.encoder.bytes_written - bytes.len() as u64;
+            taking.is_writing = true;
+            return self.commands.issue(CommandKind::WriteSnapshot { start: taking.start, at, bytes });
+        }
+        let Stage::Settle { as_of, pages_added } = taking.stage else { return };
+        let is_log_there = as_of <= self.log.durable().bytes() || planted::is(Bug::SnapshotAheadOfLog);
+        let are_pages_there = self.pages.is_written(pages_added) || planted::is(Bug::SnapshotAheadOfPages);
+        if !(is_log_there && are_pages_there) {
+            return;
+        }
+        taking.stage = Stage::Publish { as_of };
+        taking.is_writing = true;
+        let newest = self.snapshots.kept.last().copied();
+        self.commands.issue(CommandKind::PublishSnapshot {
+            start: taking.start,
+            log: newest.unwrap_or(self.log_start)..as_of,
+            keep_from: newest.unwrap_or(taking.start),
+        });
     }
 
     fn begin_snapshot(&mut self) {
@@ -132,7 +147,8 @@ impl Shard {
         if log_bytes > 0 {
             self.pages.hold();
             let encoder = Encoder::default();
-            self.snapshots.taking = Some(Taking { start, stage: Stage::Start, encoder, is_writing: false });
+            let gathered = Vec::new();
+            self.snapshots.taking = Some(Taking { start, stage: Stage::Start, encoder, gathered, is_writing: false });
         }
     }
 
