@@ -26,6 +26,7 @@ pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]
 mod planted;
 mod position;
+pub mod repair;
 pub mod scrub;
 mod segments;
 mod shard;

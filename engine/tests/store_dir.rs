@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rmq_engine::inspect::{self, Ending, LostRange, Problem, ShardReport};
+use rmq_engine::repair;
 use rmq_engine::store_dir::{DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions, StoreView};
 use rmq_engine::{
     CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig, StorageDone, TagFilter,
@@ -321,4 +322,126 @@ fn a_log_whose_beginning_was_removed_is_sound_while_a_snapshot_knows_it() {
     fs::remove_file(report.snapshots.remove(0).path).unwrap();
     let report = check(dir.path());
     assert_eq!(report.problems, [Problem::NoSnapshot { start: OPTIONS.geometry.segment_bytes }]);
+}
+
+/// Opens shard 1 as a broker does and reads all messages back; `None` if it is refused.
+fn reopened(dir: &Path) -> Option<i64> {
+    let store = open(dir).unwrap();
+    let mut files = store.shard_files(1);
+    let mut config = ShardConfig::new(1, store.epoch());
+    (config.geometry, config.tail_bytes_max) = (store.geometry(), 0);
+    config.powered_since = store.powered_since();
+    let (mut shard, _) = Shard::recover(config, &mut files).ok()?;
+    let max = shard.bounds("T", 3).max;
+    for offset in 0..max {
+        let request =
+            FetchRequest { topic: "T", queue_id: 3, offset, count_max: 1, bytes_max: 1, filter: &TagFilter::All };
+        loop {
+            match shard.fetch(&request, Ticket(1)) {
+                Fetch::Pending => settle(&mut shard, &files, store.direct_io()),
+                Fetch::Found { .. } => break,
+                other => panic!("{offset}: {other:?}"),
+            }
+        }
+    }
+    Some(max)
+}
+
+fn repaired(dir: &Path) -> Option<repair::Cut> {
+    let store = StoreView::open_alone(dir).unwrap();
+    let cut = repair::plan(&store, 1).unwrap()?;
+    repair::carry_out(&store, &cut, Some(&dir.join("saved"))).unwrap();
+    assert!(repair::plan(&store, 1).unwrap().is_none(), "once is enough");
+    Some(cut)
+}
+
+#[test]
+fn a_sound_store_needs_no_repair_and_one_in_use_gets_none() {
+    let dir = written_store();
+    assert!(repaired(dir.path()).is_none());
+    assert_eq!(reopened(dir.path()), Some(WRITTEN));
+    let _held = open(dir.path()).unwrap();
+    assert!(matches!(StoreView::open_alone(dir.path()), Err(StoreError::Locked { .. })));
+}
+
+#[test]
+fn a_log_is_cut_off_where_the_damage_begins_and_what_goes_is_kept() {
+    // Before the snapshot was taken nobody notices; behind it, in the first and in the last segment there.
+    let whole = check(written_store().path());
+    for position in [whole.snapshots[0].start + 1000, whole.end - 40_000] {
+        let dir = written_store();
+        let size = OPTIONS.geometry.segment_bytes;
+        flip(&segment(dir.path(), position / size), position % size);
+        assert_eq!(reopened(dir.path()), None, "the start is refused");
+        let kept = check(dir.path()).messages as i64;
+        let cut = repaired(dir.path()).unwrap();
+        assert!(cut.position <= position && position - 2000 < cut.position, "{cut:?}");
+        assert_eq!(reopened(dir.path()), Some(kept));
+        let tail = format!("{:020}-from-{}", position / size * size, cut.position % size);
+        assert!(dir.path().join("saved/shard-01").join(tail).exists());
+        assert!(cut.segments.iter().all(|start| dir.path().join(format!("saved/shard-01/{start:020}")).exists()));
+        assert!(check(dir.path()).is_sound());
+    }
+}
+
+#[test]
+fn a_snapshot_that_knows_more_than_is_left_goes_too() {
+    let dir = written_store();
+    flip(&segment(dir.path(), 0), 10_000);
+    assert_eq!(reopened(dir.path()), Some(WRITTEN), "a start with a snapshot does not read so far back");
+    fs::remove_file(check(dir.path()).snapshots.remove(0).path).unwrap();
+    let kept = check(dir.path()).messages as i64;
+    assert!(repaired(dir.path()).is_some());
+    assert_eq!(reopened(dir.path()), Some(kept));
+
+    // The log ends before the snapshot's: files were lost.
+    let dir = written_store();
+    let as_of = *check(dir.path()).snapshots[0].as_of.as_ref().unwrap();
+    let last = as_of / OPTIONS.geometry.segment_bytes;
+    for index in (last..).take_while(|index| segment(dir.path(), *index).exists()) {
+        fs::remove_file(segment(dir.path(), index)).unwrap();
+    }
+    assert_eq!(reopened(dir.path()), None);
+    let cut = repaired(dir.path()).unwrap();
+    assert_eq!(cut.snapshots.len(), 1);
+    assert!(reopened(dir.path()).is_some_and(|max| 0 < max && max < WRITTEN));
+}
+
+#[test]
+fn a_repair_that_was_interrupted_is_finished_by_the_next() {
+    let position = check(written_store().path()).snapshots[0].start + 1000;
+    let size = OPTIONS.geometry.segment_bytes;
+    let damaged = || {
+        let dir = written_store();
+        flip(&segment(dir.path(), position / size), position % size);
+        dir
+    };
+    let dir = damaged();
+    let kept = check(dir.path()).messages as i64;
+    let cut = repaired(dir.path()).unwrap();
+    assert!(!cut.segments.is_empty());
+    // Segments go last to first.
+    for gone in 0..=cut.segments.len() {
+        let dir = damaged();
+        for start in cut.segments.iter().rev().take(gone) {
+            fs::remove_file(segment(dir.path(), start / size)).unwrap();
+        }
+        let started = reopened(dir.path());
+        assert!(started.is_none_or(|max| max == kept), "{gone} segments gone: {started:?}");
+        repaired(dir.path());
+        assert_eq!(reopened(dir.path()), Some(kept), "{gone} segments were gone");
+    }
+}
+
+#[test]
+fn the_index_is_made_anew_from_the_log() {
+    let dir = written_store();
+    let index = dir.path().join("shard-01/index");
+    flip(&index, 100);
+    repair::forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap();
+    assert!(!index.exists());
+    assert_eq!(reopened(dir.path()), Some(WRITTEN));
+    fs::remove_file(segment(dir.path(), 0)).unwrap();
+    let refused = repair::forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap_err();
+    assert!(matches!(refused, repair::RepairError::NoBeginning { shard: 1, .. }), "{refused}");
 }

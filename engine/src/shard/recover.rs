@@ -93,13 +93,14 @@ pub enum RecoverError {
     )]
     NoSnapshot { log_start: u64 },
     #[error(
-        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; `rmq store check` says more; restore the store from a backup"
+        "the log ends at {end}, but was durable up to {as_of} when the snapshot begun at {snapshot} was taken; `rmq store check` says more; restore the store from a backup, or go on without what is missing: `rmq store repair`"
     )]
     EndsBeforeSnapshot { end: u64, as_of: u64, snapshot: u64 },
     #[error(
         "shard {shard}: log segment {segment_start:020} is damaged from byte {at} on (position {position}): messages that were \
          acknowledged are unreadable there, and intact ones follow from position {intact_from} on. The log was not changed; \
-         `rmq store check` says which messages are affected; restore the store from a backup"
+         `rmq store check` says which messages are affected; restore the store from a backup, or cut the log off there: \
+         `rmq store repair`"
     )]
     Damaged { shard: u16, segment_start: u64, at: u64, position: u64, intact_from: u64 },
     #[error("the batch at position {position} is intact but holds a record we cannot read: {reason}")]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::config::Geometry;
 use crate::shard::{LogSource, SegmentSource};
 use crate::store_dir::files::{ShardFiles, lock_segment, read_full};
-use crate::store_dir::{Manifest, StoreError, boot_id, is_rocketmq_store, read_holder};
+use crate::store_dir::{Manifest, StoreError, boot_id, is_rocketmq_store, read_holder, take_lock};
 
 /// A store that no broker runs on as long as this value lives.
 #[derive(Debug)]
@@ -25,13 +25,25 @@ pub struct StoreView {
 impl StoreView {
     /// Opens it beside other readers. Nothing is written, so a read-only file system will do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, share_lock)
+    }
+
+    /// Opens it alone, to change it. Its epoch is not counted up either.
+    pub fn open_alone(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, |path| take_lock(path).map(Some))
+    }
+
+    fn open_with(
+        path: &Path,
+        lock: impl FnOnce(&Path) -> Result<Option<File>, StoreError>,
+    ) -> Result<Self, StoreError> {
         let manifest_path = path.join("manifest");
         if !manifest_path.exists() {
             let path = path.to_path_buf();
             let is_foreign = is_rocketmq_store(&path);
             return Err(if is_foreign { StoreError::ForeignStore { path } } else { StoreError::NoStore { path } });
         }
-        let lock = share_lock(path)?;
+        let lock = lock(path)?;
         let bytes = fs::read(&manifest_path).map_err(|error| StoreError::io(&manifest_path, "cannot read", error))?;
         let manifest =
             Manifest::decode(&bytes).map_err(|reason| StoreError::Manifest { path: manifest_path, reason })?;
@@ -104,6 +116,10 @@ impl ShardView {
     /// Folder of the log.
     pub fn log_path(&self) -> PathBuf {
         self.files.log_path()
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.files.index_path()
     }
 
     pub fn segment_path(&self, segment_start: u64) -> PathBuf {
