@@ -52,6 +52,13 @@ pub enum StoreCommand {
     /// Remains of a write that a crash interrupted are no damage: none of it was acknowledged. Ends with 0 if the store is
     /// sound and with 5 if anything in it is damaged. Refused while a broker runs on the store.
     Check(StoreCheckArguments),
+    /// Print the batches and records of the log, one line each
+    Dump(StoreDumpArguments),
+    /// Cut a log off where damage keeps the broker from starting.
+    ///
+    /// Without --yes it says what would be cut off and lost, changes nothing, and ends with 5. What is cut off is kept in
+    /// a folder of the store. Ends with 0 if there is nothing to repair, or all is, and with 3 if cutting does not help.
+    Repair(StoreRepairArguments),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +69,50 @@ pub struct StoreCheckArguments {
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreDumpArguments {
+    /// Folder of the store
+    #[arg(value_name = "FOLDER")]
+    pub store: PathBuf,
+    /// Only this shard
+    #[arg(long, value_name = "N")]
+    pub shard: Option<u16>,
+    /// Begin with the batch at or behind this position of each shard's log
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub from: u64,
+    /// Print at most so many records
+    #[arg(long, value_name = "COUNT", default_value_t = u64::MAX, hide_default_value = true)]
+    pub limit: u64,
+    /// Only messages of this topic
+    #[arg(long)]
+    pub topic: Option<String>,
+    /// Only messages of this queue
+    #[arg(long, value_name = "N", requires = "topic")]
+    pub queue: Option<u32>,
+    /// Print the messages' bodies too, bytes that are no ASCII text escaped
+    #[arg(long)]
+    pub bodies: bool,
+    /// Print JSON objects, one per line, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreRepairArguments {
+    /// Folder of the store
+    #[arg(value_name = "FOLDER")]
+    pub store: PathBuf,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not keep what is cut off: where the disk has no room for a copy of one segment
+    #[arg(long)]
+    pub no_save: bool,
+    /// Instead: remove the index and the snapshots, so that the next start makes them anew from the whole log
+    #[arg(long)]
+    pub rebuild_index: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ pub enum Exit {
     Store = 3,
     /// This host lacks what RingMQ needs: io_uring, locked memory, a usable disk.
     Host = 4,
-    /// `rmq store check` found damage.
+    /// `rmq store check` found damage, or `rmq store repair` something to do.
     Damaged = 5,
 }
 
@@ -32,7 +32,7 @@ Exit codes:
   3    the store was refused: in use by another process, damaged, of an unknown format, or of an Apache RocketMQ;
        or the name server's file (kvConfigPath) is unreadable or damaged
   4    this host lacks something (`rmq check` says what)
-  5    `rmq store check` found damage in the store
+  5    `rmq store check` found damage in the store, `rmq store repair` something to cut off
   130  a second SIGINT while stopping      143  a second SIGTERM while stopping";
 
 impl From<Exit> for ExitCode {

@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         Command::Standalone(arguments) => serve(plan::standalone(&arguments)),
         Command::Check(arguments) => run_check(&arguments),
         Command::Store(StoreCommand::Check(arguments)) => store::check::run(&arguments),
+        Command::Store(StoreCommand::Dump(arguments)) => store::dump::run(&arguments),
+        Command::Store(StoreCommand::Repair(arguments)) => store::repair::run(&arguments),
     };
     exit.into()
 }

@@ -1,6 +1,8 @@
 //! `rmq store`: offline tools for the store of a stopped broker.
 
 pub mod check;
+pub mod dump;
+pub mod repair;
 
 use rmq_engine::store_dir::StoreError;
 

@@ -47,6 +47,8 @@ fn every_command_has_its_own_help() {
         ("standalone", &["--store", "--cores", "--listen", "--namesrv-port", "-c"]),
         ("check", &["--store"]),
         ("store check", &["--json", "FOLDER"]),
+        ("store dump", &["--topic", "--from", "--json"]),
+        ("store repair", &["--yes", "--no-save"]),
     ] {
         let arguments: Vec<_> = command.split(' ').chain(["-h"]).collect();
         let output = rmq(&arguments);

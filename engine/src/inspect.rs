@@ -4,12 +4,14 @@
 //! and nothing is folded or changed. Memory is bounded by the number of queues, not by the log.
 
 mod check;
+mod dump;
 
 use crate::commit_log::batch::BatchHeader;
 use crate::commit_log::internal::{self, InternalRecord, InternalRecordError};
 use crate::commit_log::record::{self, Record, RecordError};
 
 pub use check::{Behind, Damage, Ending, LostRange, Problem, ShardReport, SnapshotReport, check};
+pub use dump::{Item, Walked, walk};
 
 /// One record of an intact batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

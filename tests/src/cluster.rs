@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -70,6 +70,11 @@ impl Cluster {
 
     pub fn namesrv(&self) -> &str {
         &self.namesrv
+    }
+
+    /// Folder of RingMQ's store.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
     }
 
     /// Where the broker listens.
