@@ -40,7 +40,7 @@ use crate::unique_key::UniqueKeys;
 pub const SYSTEM_CORE: usize = 0;
 /// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
 /// connections wait.
-const FORWARDED_BYTES_MAX: usize = 32 << 20;
+const FORWARDED_BYTES_MAX: usize = 4 << 20;
 /// How often one request may be handed on. The longest way it needs is from the client's core to the system core
 /// (unknown group), from there to the queue's core, and once each more for a topic that is being made or removed.
 const HOPS_MAX: u8 = 4;

@@ -301,6 +301,9 @@ impl App for Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if self.connections.wants_turn() {
+            return Some(self.services.started); // Long past: at once.
+        }
         Some(self.next_tick)
     }
 

@@ -92,6 +92,10 @@ pub struct ShardConfig {
     /// Bytes of an open batch that justify a second, third, fourth write while others are in flight. Below this,
     /// waiting for the running write makes a larger batch and costs the device less.
     pub eager_write_bytes: u64,
+    /// Bytes appended and not yet given to the device while it has all the writes it can have. Full: appends are refused
+    /// with `BatchFull` until a write completes. What waits here makes no write faster and delays all who come behind it:
+    /// `docs/ARCHITECTURE.md` has the measurement.
+    pub waiting_bytes_max: u64,
     /// Bytes appended but not yet durable. Full: appends are refused with `BatchFull` until writes complete.
     pub undurable_bytes_max: u64,
     /// Bytes of log after which a new snapshot is taken: what a start after a crash replays at most, about. More while
@@ -112,6 +116,7 @@ impl ShardConfig {
             // Three million rows: a page read from disk waits behind the large reads of the log.
             index_bytes_max: 96 * MIB,
             eager_write_bytes: 32 * KIB,
+            waiting_bytes_max: MIB,
             undurable_bytes_max: 64 * MIB,
             snapshot_log_bytes: 1024 * MIB,
         }

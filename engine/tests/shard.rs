@@ -393,6 +393,30 @@ fn too_much_in_memory_is_backpressure() {
     assert!(shard.append(&draft("T", 0, &body), 1).is_ok());
 }
 
+/// A device with all the writes it can have gets more work only when one of them is done: what waits in memory would
+/// delay the next message and speed up nothing.
+#[test]
+fn little_waits_behind_a_busy_device() {
+    let mut storage = MemoryStorage::new();
+    let config = ShardConfig { waiting_bytes_max: 4_500, eager_write_bytes: 0, ..config(1) };
+    let mut shard = storage.open(config).unwrap();
+    let body = [0; 1_000];
+    shard.append(&draft("T", 0, &body), 1).unwrap();
+    storage.settle(&mut shard, 1); // Both segments it asks for are there.
+    let mut writes = Vec::new();
+    let mut accepted = 0;
+    while shard.append(&draft("T", 0, &body), 1).is_ok() {
+        accepted += 1;
+        shard.pump(1);
+        writes.extend(std::iter::from_fn(|| shard.next_command()));
+        assert!(accepted < 100, "appends are refused once enough waits");
+    }
+    assert_eq!(accepted, 4 + 2, "four writes are with the device, and two messages wait");
+    assert!(matches!(shard.append(&draft("T", 0, &body), 1), Err(AppendError::BatchFull { .. })));
+    storage.carry_out(&mut shard, writes.remove(0));
+    assert!(shard.append(&draft("T", 0, &body), 1).is_ok(), "a write is done, another can go out");
+}
+
 #[test]
 fn fields_that_do_not_fit_are_refused() {
     let mut fixture = Fixture::new();

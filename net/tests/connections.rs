@@ -1,9 +1,10 @@
 //! Connections on a real ring and real sockets: what clients can do to a core, and what it must survive.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rmq_net::connection::{
@@ -20,6 +21,8 @@ struct Shared {
     closed: AtomicUsize,
     /// Frames are answered with `Stall` while this is set.
     is_full: AtomicBool,
+    /// Of each frame handled, the port of its client.
+    handled: Mutex<Vec<u16>>,
 }
 
 /// Answers every frame with its own bytes, half copied and half shared.
@@ -34,10 +37,11 @@ struct EchoHandler {
 }
 
 impl FrameHandler<Arc<[u8]>> for EchoHandler {
-    fn on_frame(&mut self, _: &Peer, frame: &[u8], outbox: &mut Outbox<Arc<[u8]>>) -> Verdict {
+    fn on_frame(&mut self, peer: &Peer, frame: &[u8], outbox: &mut Outbox<Arc<[u8]>>) -> Verdict {
         if self.shared.is_full.load(Ordering::SeqCst) {
             return Verdict::Stall;
         }
+        self.shared.handled.lock().unwrap().push(peer.address.port());
         let (copied, shared) = frame.split_at(frame.len() / 2);
         outbox.bytes().extend_from_slice(copied);
         outbox.share(shared.into());
@@ -76,7 +80,8 @@ impl App for Echo {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(5))
+        let patience = if self.connections.wants_turn() { 0 } else { 5 };
+        Some(Instant::now() + Duration::from_millis(patience))
     }
 
     fn waited_for_by(&self) -> rmq_turn::Waiting {
@@ -282,6 +287,39 @@ fn a_stalled_frame_is_given_again_and_nothing_is_lost() {
     for sent in &frames {
         assert_eq!(&read_frame(&mut stream), sent);
     }
+}
+
+/// More connections than there are receive buffers, each with far more to say than one receive brings.
+#[test]
+fn connections_that_all_have_much_to_say_are_heard_in_turn() {
+    const FRAMES: usize = 400;
+    let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(Limits::default());
+    server.shared.is_full.store(true, Ordering::SeqCst);
+    let all = frame(1000, 1).repeat(FRAMES);
+    let mut streams: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        stream.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        let mut last_progress = Instant::now();
+        while written < all.len() && last_progress.elapsed() < Duration::from_millis(100) {
+            if let Ok(count) = stream.write(&all[written..]) {
+                (written, last_progress) = (written + count, Instant::now());
+            }
+        }
+        assert!(written > all.len() / 2, "the kernel takes {written} bytes only");
+    }
+    until("all connections", || server.shared.open.load(Ordering::SeqCst) == streams.len());
+    server.shared.is_full.store(false, Ordering::SeqCst);
+    let half = streams.len() * FRAMES / 2;
+    until("half of the frames", || server.shared.handled.lock().unwrap().len() >= half);
+    let ports = streams.iter().map(|stream| stream.local_addr().unwrap().port());
+    let mut counts: BTreeMap<u16, usize> = ports.map(|port| (port, 0)).collect();
+    for port in &server.shared.handled.lock().unwrap()[..half] {
+        *counts.get_mut(port).unwrap() += 1;
+    }
+    let slowest = *counts.values().min().unwrap();
+    assert!(slowest >= FRAMES / 4, "half of {FRAMES} frames per connection are handled; by client's port: {counts:?}");
 }
 
 #[test]

@@ -184,6 +184,15 @@ impl LogWriter {
         self.appended_end - self.durable
     }
 
+    /// Bytes that wait because the device has all the writes it can have; 0 while it can have another.
+    pub fn waiting_bytes(&self) -> u64 {
+        if self.in_flight < WRITES_IN_FLIGHT_MAX {
+            return 0;
+        }
+        let given = self.writes.iter().rfind(|write| !matches!(write.state, WriteState::Held(_)));
+        self.appended_end - given.map_or(self.durable, |write| write.end)
+    }
+
     pub fn batch_number(&self) -> u64 {
         self.batch_number
     }

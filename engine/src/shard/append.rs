@@ -225,7 +225,9 @@ impl Shard {
             return Err(AppendError::Poisoned);
         }
         let pending_bytes = self.log.undurable_bytes();
-        if pending_bytes > self.config.undurable_bytes_max || self.pages.is_behind() {
+        let has_too_much =
+            pending_bytes > self.config.undurable_bytes_max || self.log.waiting_bytes() > self.config.waiting_bytes_max;
+        if has_too_much || self.pages.is_behind() {
             let pending_bytes = pending_bytes + self.pages.unwritten_bytes();
             return Err(AppendError::BatchFull { pending_bytes });
         }

@@ -170,6 +170,7 @@ impl World {
         config.index_bytes_max = *random.pick(&[0, 8192, 1 << 20]);
         config.eager_write_bytes = *random.pick(&[0, 1000, 20_000]);
         config.undurable_bytes_max = *random.pick(&[10_000, 1 << 20]);
+        config.waiting_bytes_max = *random.pick(&[0, 5_000, 1 << 20]);
         config.snapshot_log_bytes = *random.pick(&[1, 5000, 40_000, 1 << 30]);
         config
     }

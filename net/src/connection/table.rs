@@ -1,5 +1,6 @@
 //! All connections of one core.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -14,6 +15,13 @@ const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// Buffers are taken only between a completion and its handling in the same turn.
 const RECEIVE_BUFFER_COUNT: u16 = 128;
 const RECEIVE_GROUP: u16 = 1;
+/// A connection whose last receive brought this much is busy: busy ones take turns.
+const BUSY_BYTES: u32 = 8 * 1024;
+/// What a core asks its busy connections for in one turn, all together, by what each of them brought last: a turn stays
+/// short, and nobody's one small request waits behind everything that all others have to say.
+const BUSY_BYTES_PER_TURN: u32 = 1 << 20;
+/// Receives per turn from busy connections; the other buffers are left to those that speak up.
+const BUSY_RECEIVES_MAX: usize = RECEIVE_BUFFER_COUNT as usize * 3 / 4;
 /// Times `outbox_bytes_max` that may be queued on one connection however its client reads.
 const OVERFULL_FACTOR: usize = 4;
 /// A connection that holds room for a large frame may be silent this long while others wait for room.
@@ -97,6 +105,9 @@ struct Connection<B> {
     sending: Sending<B>,
     open_requests: u32,
     is_receiving: bool,
+    /// What the last receive brought.
+    received_bytes: u32,
+    is_queued_to_receive: bool,
     is_stalled: bool,
     /// Stalled because its large frame found no room, not by the handler.
     waits_for_room: bool,
@@ -125,6 +136,8 @@ pub struct Connections<B> {
     stalled: Vec<u32>,
     /// Connections that may be readable again: a pause ended or a receive found no buffer.
     to_receive: Vec<u32>,
+    /// Busy connections that may be readable, each once, in the order they will be heard.
+    busy: VecDeque<u32>,
     assembly_bytes: usize,
     /// A large frame found no room since this was last looked at.
     is_starved: bool,
@@ -154,6 +167,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             to_send: Vec::new(),
             stalled: Vec::new(),
             to_receive: Vec::new(),
+            busy: VecDeque::new(),
             assembly_bytes: 0,
             is_starved: false,
             is_overfull: false,
@@ -184,6 +198,8 @@ impl<B: AsRef<[u8]>> Connections<B> {
             sending: Sending::new(),
             open_requests: 0,
             is_receiving: false,
+            received_bytes: 0,
+            is_queued_to_receive: false,
             is_stalled: false,
             waits_for_room: false,
             is_queued_to_send: false,
@@ -253,7 +269,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             let held = std::mem::take(&mut connection.partial);
             self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
             self.take_bytes(index, &held, handler);
-            self.receive(ring, index);
+            self.receive_again(ring, index);
             let again = self.slots[index as usize].connection.as_ref();
             if again.is_some_and(|connection| connection.is_stalled && !connection.waits_for_room) {
                 break;
@@ -271,6 +287,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
         for index in std::mem::take(&mut self.to_receive) {
             self.receive(ring, index);
         }
+        self.receive_from_busy(ring);
         let mut to_send = std::mem::take(&mut self.to_send);
         for index in to_send.drain(..) {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
@@ -357,6 +374,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
         match completion.outcome() {
             Ok(length) if length > 0 && !connection.is_closing => {
                 connection.last_active_ms = self.now_ms;
+                connection.received_bytes = length;
                 let Some(buffer) = buffer else { unreachable!("data arrives in a buffer the kernel picked") };
                 // SAFETY: the buffer is ours until `give_back` below, and nothing between here and there
                 // returns a buffer: `take_bytes` only reads it. (The borrow is detached from `self` because
@@ -364,7 +382,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
                 let bytes: &[u8] = unsafe { &*std::ptr::from_ref(self.buffers.bytes(buffer, length)) };
                 self.take_bytes(index, bytes, handler);
                 self.buffers.give_back(buffer);
-                self.receive(ring, index);
+                self.receive_again(ring, index);
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && !connection.is_closing => {
                 // All buffers were taken in this turn; they are back by its end.
@@ -544,11 +562,54 @@ impl<B: AsRef<[u8]>> Connections<B> {
         self.begin_close(index, handler);
     }
 
+    /// Receives again from a connection: at once, unless it is one of those that must take turns.
+    fn receive_again(&mut self, ring: &mut Ring, index: u32) {
+        let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
+        // Brokers that register at a name server are few, and must be heard whatever the log does.
+        if connection.received_bytes < BUSY_BYTES || connection.peer.role == ListenerRole::NameServer {
+            self.receive(ring, index);
+        } else if !connection.is_queued_to_receive {
+            connection.is_queued_to_receive = true;
+            self.busy.push_back(index);
+        }
+    }
+
+    /// Lets the next busy connections speak, in turn. While requests wait for room nobody is asked for more of them:
+    /// the one request of somebody else would only stand behind them.
+    fn receive_from_busy(&mut self, ring: &mut Ring) {
+        if self.is_full() {
+            return;
+        }
+        let mut expected_bytes = 0;
+        for _ in 0..self.busy.len().min(BUSY_RECEIVES_MAX) {
+            let Some(index) = self.busy.pop_front() else { return };
+            let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
+            connection.is_queued_to_receive = false;
+            expected_bytes += connection.received_bytes;
+            self.receive(ring, index);
+            if expected_bytes >= BUSY_BYTES_PER_TURN {
+                return;
+            }
+        }
+    }
+
+    /// Whether the handler has no room for a request of some connection.
+    fn is_full(&self) -> bool {
+        let waits = |index: &u32| self.slots[*index as usize].connection.as_ref().is_some_and(|it| !it.waits_for_room);
+        self.stalled.iter().any(waits)
+    }
+
+    /// Whether connections wait for nothing but the next turn, so that the core must not sleep.
+    pub fn wants_turn(&self) -> bool {
+        !self.busy.is_empty() && !self.is_full()
+    }
+
     /// Asks the kernel for the connection's next bytes, unless a bound says to wait.
     fn receive(&mut self, ring: &mut Ring, index: u32) {
         let Some(connection) = self.slots[index as usize].connection.as_mut() else { return };
         let may_read = !connection.is_closing
             && !connection.is_receiving
+            && !connection.is_queued_to_receive
             && !connection.is_stalled
             && connection.queued_bytes() <= self.limits.outbox_bytes_pause
             && connection.open_requests < self.limits.open_requests_max;
