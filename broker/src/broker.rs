@@ -40,7 +40,7 @@ use crate::unique_key::UniqueKeys;
 pub const SYSTEM_CORE: usize = 0;
 /// Bytes of requests forwarded to one other core and not yet taken in there; beyond it the sending
 /// connections wait.
-const FORWARDED_BYTES_MAX: usize = 4 << 20;
+pub(crate) const FORWARDED_BYTES_MAX: usize = 4 << 20;
 /// How often one request may be handed on. The longest way it needs is from the client's core to the system core
 /// (unknown group), from there to the queue's core, and once each more for a topic that is being made or removed.
 const HOPS_MAX: u8 = 4;
@@ -49,6 +49,15 @@ const TICK_MS: i64 = 1000;
 /// Empty parcels a core keeps for its next turns, and the largest it keeps.
 const SPARE_PARCELS_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 1 << 20;
+/// What empty parcels keep at most: those for requests and those for replies.
+pub(crate) const SPARE_PARCEL_BYTES: u64 = 2 * (SPARE_PARCELS_MAX * SPARE_BYTES_MAX) as u64;
+/// The smallest record a send makes: it bounds how many can wait for a given number of bytes.
+const RECORD_BYTES_MIN: u64 = 92;
+
+/// What the sends that wait for so many bytes of log need to be answered; a list that grows has room for as much again.
+pub(crate) fn parked_bytes_max(undurable_bytes_max: u64) -> u64 {
+    undurable_bytes_max / RECORD_BYTES_MIN * 2 * size_of::<Waiting>() as u64
+}
 
 /// A refusal: RocketMQ's code and a remark that says what is wrong and which limit or setting decides it.
 #[derive(Debug)]
@@ -687,6 +696,23 @@ impl Broker {
             if let Some(job) = self.jobs.remove(&ticket.0) {
                 requests::resume(self, job);
             }
+        }
+    }
+
+    /// Gives memory back that only makes the next burst of work quicker: for a core that has had nothing to do for a
+    /// while.
+    pub fn release_spare_buffers(&mut self) {
+        self.shard.release_spare_buffers();
+        self.spare_requests = Vec::new();
+        self.spare_replies = Vec::new();
+        self.waiting_for_log.shrink_to_fit();
+        self.backlog.shrink_to_fit();
+        self.jobs.shrink_to_fit();
+        for parcel in self.forward.iter_mut().filter(|parcel| parcel.items.is_empty()) {
+            *parcel = RequestParcel::default();
+        }
+        for parcel in self.replies.iter_mut().filter(|parcel| parcel.items.is_empty()) {
+            *parcel = ReplyParcel::default();
         }
     }
 

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod config;
 mod gather;
 mod letter;
+pub mod memory;
 pub mod node;
 mod poll;
 mod registrar;

@@ -92,6 +92,8 @@ pub struct Node {
     next_core: usize,
     next_tick: Instant,
     next_idle_scan: Instant,
+    /// Messages appended and windows of the log read as of the last such scan.
+    work_at_scan: u64,
     next_name_server_scan: Instant,
     /// Results of the name server's file writes.
     written_files: Rc<RefCell<VecDeque<io::Result<()>>>>,
@@ -118,6 +120,7 @@ impl Node {
             next_core: 0,
             next_tick: now,
             next_idle_scan: now + IDLE_SCAN,
+            work_at_scan: 0,
             next_name_server_scan: now + NAME_SERVER_SCAN,
             written_files: Rc::default(),
         }
@@ -221,6 +224,15 @@ impl Node {
         }
     }
 
+    fn release_if_quiet(&mut self) {
+        let Some(broker) = &mut self.services.broker else { return };
+        let counters = broker.shard.counters();
+        let work = counters.messages_appended + counters.reads.windows_read;
+        if std::mem::replace(&mut self.work_at_scan, work) == work {
+            broker.release_spare_buffers();
+        }
+    }
+
     fn run_timers(&mut self, core: &mut Core<Letter>) {
         let (now, steady_ms) = (core.clock.monotonic, self.services.steady_ms);
         if now >= self.next_tick {
@@ -231,6 +243,7 @@ impl Node {
         if now >= self.next_idle_scan {
             self.next_idle_scan = now + IDLE_SCAN;
             self.connections.close_idle(steady_ms, &mut self.services);
+            self.release_if_quiet();
         }
         if self.stop.is_raised() && self.stopping_since.is_none() {
             self.stopping_since = Some(now);

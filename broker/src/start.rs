@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rmq_engine::driver::{DriverOptions, RingDriver};
 use rmq_engine::store_dir::{DirectIo, ShardFiles, StoreDir, StoreError, StoreOptions};
-use rmq_engine::{Durability, Geometry, Recovered, Shard, ShardConfig};
+use rmq_engine::{Durability, Geometry, Recovered, Shard, ShardConfig, ShardMemory};
 use rmq_namesrv::{KvLoadError, NameServer, NamesrvConfig};
 use rmq_net::connection::{BindError, Connections, Limits, Listener, ListenerRole, bind};
 pub use rmq_turn::RunError;
@@ -16,6 +16,7 @@ use rmq_turn::{Clock, Core, RingError};
 use crate::broker::{Broker, BrokerParts, SYSTEM_CORE};
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::letter::Letter;
+use crate::memory::MemoryBounds;
 use crate::node::{Node, StopFlag};
 use crate::registrar::{Registrar, RegistrarEnd, Registration};
 use crate::scrubber::{Pace, ScrubState, ScrubbedShard, Scrubber};
@@ -47,8 +48,7 @@ pub struct StartReport {
     pub broker_addresses: Vec<SocketAddr>,
     pub store: Option<StoreReport>,
     pub cores: usize,
-    /// Bytes the bounds of all cores allow for buffers and caches.
-    pub memory_bytes_max: u64,
+    pub memory: MemoryBounds,
     pub took: Duration,
 }
 
@@ -109,6 +109,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
     let mut registrar_end = None;
     let mut scrubber = None;
     let mut store = None;
+    let mut shard_memory = None;
     match options.broker {
         None => cores.push(CoreParts { listeners, broker: None, name_server }),
         Some(given) => {
@@ -122,7 +123,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
             }
             let opened = open_store(&given, &config)?;
             report.store = Some(opened.report);
-            report.memory_bytes_max = opened.memory_bytes_max;
+            shard_memory = Some(opened.shard_memory);
             let (parts, end) = broker_parts(&config, opened.shards, now_ms)?;
             registrar_end = end;
             scrubber = Some(start_scrubber(&opened.store, &parts)?);
@@ -136,7 +137,7 @@ pub fn run(options: NodeOptions, on_ready: impl FnOnce(&StartReport)) -> Result<
         }
     }
     report.cores = cores.len();
-    report.memory_bytes_max += cores.len() as u64 * Limits::default().receive_bytes_max() as u64;
+    report.memory = MemoryBounds::of(cores.len(), Limits::default().memory(), shard_memory);
     report.took = started.elapsed();
     on_ready(&report);
     let outcome = run_cores(cores, options.stop);
@@ -207,7 +208,8 @@ struct OpenedStore {
     store: StoreDir,
     shards: Vec<(Shard, DriverOptions)>,
     report: StoreReport,
-    memory_bytes_max: u64,
+    /// Of each shard, and how much of its log may be on its way to the disk.
+    shard_memory: (ShardMemory, u64),
 }
 
 fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStore, NodeError> {
@@ -222,7 +224,8 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
         FlushDiskType::Sync => Durability::Sync,
     };
     let mut threads = Vec::new();
-    let mut memory_bytes_max = 0;
+    let usual = ShardConfig { geometry: store.geometry(), ..ShardConfig::new(0, store.epoch()) };
+    let shard_memory = (usual.memory(), usual.undurable_bytes_max);
     for shard in 0..store.shard_count() {
         let files = store.shard_files(shard);
         let shard_config = ShardConfig {
@@ -231,10 +234,6 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
             powered_since: store.powered_since(),
             ..ShardConfig::new(shard, store.epoch())
         };
-        memory_bytes_max += shard_config.tail_bytes_max
-            + shard_config.read_bytes_max
-            + shard_config.index_bytes_max
-            + shard_config.undurable_bytes_max;
         threads.push(std::thread::spawn(move || recover(shard_config, files)));
     }
     let mut shards = Vec::new();
@@ -255,7 +254,7 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
         is_direct: direct_io == DirectIo::Direct,
         recovered,
     };
-    Ok(OpenedStore { store, shards, report, memory_bytes_max })
+    Ok(OpenedStore { store, shards, report, shard_memory })
 }
 
 fn recover(config: ShardConfig, mut files: ShardFiles) -> Result<(Shard, ShardFiles, Recovered), NodeError> {

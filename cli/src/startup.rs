@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rmq_broker::config::FlushDiskType;
+use rmq_broker::memory::PER_UNIT;
 use rmq_broker::start::StartReport;
 
 use crate::plan::Plan;
@@ -62,9 +63,9 @@ impl Block {
                 "shards",
                 format!("{}, {messages} messages in {batches} batches read behind the last snapshots", store.shards),
             );
-            const MIB: u64 = 1 << 20;
-            self.add("memory bound", format!("{} MiB, cores: {}", report.memory_bytes_max / MIB, report.cores));
         }
+        self.add("memory", format!("{}; cores: {}", report.memory, report.cores));
+        self.add("  and", PER_UNIT.into());
         self.add("ready after", format!("{} ms", report.took.as_millis()));
     }
 

@@ -57,8 +57,10 @@ impl Slab {
             return Self::map(SMALL_SLAB_BYTES.next_multiple_of(capacity), BLOCK_BYTES);
         }
         let slab = Self::map(capacity.next_multiple_of(HUGE_BYTES), HUGE_BYTES);
+        // A huge page that reaches behind the last buffer would take memory for nobody.
+        let huge_bytes = slab.bytes / capacity * capacity / HUGE_BYTES * HUGE_BYTES;
         // SAFETY: the range is ours. Where huge pages are switched off this is an error, and small ones serve as well.
-        let _ = unsafe { madvise(slab.start.as_ptr().cast(), slab.bytes, Advice::LinuxHugepage) };
+        let _ = unsafe { madvise(slab.start.as_ptr().cast(), huge_bytes, Advice::LinuxHugepage) };
         slab
     }
 
@@ -153,6 +155,10 @@ impl Drop for Memory {
         if self.slab.is_none() {
             // SAFETY: allocated in `new` with the same layout, and dropped once, with the last `Arc`.
             unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        } else if self.capacity >= HUGE_BUFFER_BYTES_MIN {
+            // The rest of the slab may live on for long: its memory goes back at once.
+            // SAFETY: this piece is ours, and nobody reaches it any more. An error would leave it for the slab's end.
+            let _ = unsafe { madvise(self.start.as_ptr().cast(), self.capacity, Advice::LinuxDontNeed) };
         }
     }
 }
@@ -460,6 +466,12 @@ impl BufferPool {
             self.fresh.extend(pieces);
         }
         first
+    }
+
+    /// Frees what is kept for reuse.
+    pub fn release(&mut self) {
+        self.fresh = Vec::new();
+        self.retired = std::collections::VecDeque::new();
     }
 
     /// Takes a buffer the owner does not need any more. Odd sizes are not kept.

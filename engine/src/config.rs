@@ -9,6 +9,10 @@ const MIB: u64 = 1024 * KIB;
 pub const WRITES_IN_FLIGHT_MAX: usize = 4;
 /// Cold log reads in flight at once, per shard.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Chunks kept for reuse beside the caches: what slow readers may hold back without new memory per chunk.
+pub const SPARE_CHUNKS_MAX: usize = 32;
+/// Index pages kept for reuse.
+pub const SPARE_PAGES_MAX: usize = 256;
 /// Windows read ahead of a sequential reader.
 pub const READ_AHEAD_WINDOWS: u64 = 2;
 /// Longest batch, and so longest single append, in bytes: a list of small messages within the largest allowed body
@@ -103,7 +107,33 @@ pub struct ShardConfig {
     pub snapshot_log_bytes: u64,
 }
 
+/// What the bounds allow one shard to hold in memory, in bytes. What grows with the number of queues, offsets and
+/// settings comes on top.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardMemory {
+    /// The end of the log: what is kept for readers, and what is not durable yet.
+    pub log: u64,
+    /// Log read back from disk.
+    pub read: u64,
+    /// Pages of the consume queues.
+    pub index: u64,
+    /// Buffers ready for their next use, and the zeroes that new segments are filled with.
+    pub spare: u64,
+}
+
 impl ShardConfig {
+    pub fn memory(&self) -> ShardMemory {
+        let chunk_bytes = self.geometry.chunk_bytes;
+        ShardMemory {
+            // The bounds are looked at before an append, so that one more may come.
+            log: self.tail_bytes_max + self.undurable_bytes_max + BATCH_BYTES_MAX,
+            read: self.read_bytes_max.max(4 * chunk_bytes) + READS_IN_FLIGHT_MAX as u64 * chunk_bytes,
+            // A page has about 150 bytes in tables.
+            index: self.index_bytes_max + self.index_bytes_max / 16,
+            spare: (SPARE_CHUNKS_MAX as u64 + 2) * chunk_bytes + (SPARE_PAGES_MAX * BLOCK_BYTES) as u64,
+        }
+    }
+
     pub fn new(shard: u16, epoch: u64) -> Self {
         Self {
             shard,
@@ -117,7 +147,8 @@ impl ShardConfig {
             index_bytes_max: 96 * MIB,
             eager_write_bytes: 32 * KIB,
             waiting_bytes_max: MIB,
-            undurable_bytes_max: 64 * MIB,
+            // Four writes and what waits; more only while the next segment is not there yet.
+            undurable_bytes_max: 16 * MIB,
             snapshot_log_bytes: 1024 * MIB,
         }
     }

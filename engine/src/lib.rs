@@ -37,7 +37,7 @@ pub mod store_dir;
 pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
 pub use commit_log::batch::{BatchError, BatchHeader, Proof};
 pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
-pub use config::{Durability, Geometry, ShardConfig};
+pub use config::{Durability, Geometry, ShardConfig, ShardMemory};
 pub use consume_queue::table::Bounds;
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{

@@ -38,9 +38,6 @@ pub(crate) use retain::SegmentTimes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// Buffers kept for reuse beside the caches: what slow readers may hold back without new memory per chunk.
-const SPARE_CHUNKS_MAX: usize = 32;
-
 /// Commands for the storage, and what each was about until it is completed.
 #[derive(Default)]
 pub(crate) struct Commands {
@@ -301,6 +298,13 @@ impl Shard {
             }
             self.commands.issue(write);
         }
+    }
+
+    /// Gives memory back that only makes the next burst of work quicker: for a core that has had nothing to do for a
+    /// while.
+    pub fn release_spare_buffers(&mut self) {
+        self.pool.release();
+        self.pages.release_spare_buffers();
     }
 
     /// The next thing the storage is to do.

@@ -19,6 +19,8 @@ struct Shared {
     stop: AtomicBool,
     open: AtomicUsize,
     closed: AtomicUsize,
+    /// Most bytes of replies that waited at the end of a turn.
+    outboxes_bytes: AtomicUsize,
     /// Frames are answered with `Stall` while this is set.
     is_full: AtomicBool,
     /// Of each frame handled, the port of its client.
@@ -76,6 +78,7 @@ impl App for Echo {
         self.connections.close_idle(core.clock.wall_ms, &mut self.handler);
         self.connections.close_unread(core.clock.wall_ms, &mut self.handler);
         self.connections.submit(&mut core.ring, &mut self.handler);
+        self.handler.shared.outboxes_bytes.fetch_max(self.connections.outboxes_bytes(), Ordering::SeqCst);
         self.handler.shared.open.store(self.connections.open_count(), Ordering::SeqCst);
     }
 
@@ -252,6 +255,32 @@ fn a_client_that_never_reads_is_not_read_from_and_others_go_on() {
     for _ in 0..written / sent.len() {
         assert!(read_frame(&mut greedy) == sent);
     }
+}
+
+#[test]
+fn clients_that_read_nothing_have_one_bound_together_and_others_go_on() {
+    let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
+    const BOUND: usize = 4 << 20;
+    let server = Server::start(Limits { outboxes_bytes_max: BOUND, ..Limits::default() });
+    let sent = frame(64 * 1024, 9);
+    let mut greedy: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let mut last_progress = Instant::now();
+    greedy.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let mut written = vec![0; greedy.len()];
+    while last_progress.elapsed() < Duration::from_millis(300) {
+        for (stream, written) in greedy.iter_mut().zip(&mut written) {
+            if let Ok(count) = stream.write(&sent[*written % sent.len()..]) {
+                *written += count;
+                last_progress = Instant::now();
+            }
+        }
+    }
+    let most = server.shared.outboxes_bytes.load(Ordering::SeqCst);
+    assert!((BOUND / 2..=BOUND).contains(&most), "{most} bytes waited for clients that do not read");
+    assert_eq!(server.shared.closed.load(Ordering::SeqCst), 0, "nobody is closed as long as not reading helps");
+    let mut other = server.connect();
+    other.write_all(&frame(100, 1)).unwrap();
+    assert_eq!(read_frame(&mut other), frame(100, 1));
 }
 
 #[test]

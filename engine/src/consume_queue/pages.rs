@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::buffer::{BLOCK_BYTES, BufferPool, SharedBuffer, UniqueBuffer};
 use crate::cache::Cache;
+use crate::config::SPARE_PAGES_MAX;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::PageEntry;
 use crate::planted::{self, Bug};
@@ -80,7 +81,7 @@ impl IndexPages {
             unwritten_bytes: 0,
             given: 0,
             writes_in_flight: Vec::new(),
-            pool: BufferPool::new(BLOCK_BYTES, 256),
+            pool: BufferPool::new(BLOCK_BYTES, SPARE_PAGES_MAX),
             loads: 0,
             bytes_max,
         }
@@ -291,6 +292,10 @@ impl IndexPages {
                 self.unwritten_bytes -= PAGE_BYTES;
             }
         }
+    }
+
+    pub fn release_spare_buffers(&mut self) {
+        self.pool.release();
     }
 
     /// Brings the cache back under its bound.

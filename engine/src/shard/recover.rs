@@ -19,7 +19,7 @@ use crate::commit_log::internal::{self, InternalRecord, InternalRecordError};
 use crate::commit_log::reader::LogReader;
 use crate::commit_log::record::{self, Record, RecordError, is_indexed, tags_code};
 use crate::commit_log::writer::{LogEnd, LogWriter};
-use crate::config::{Geometry, ShardConfig};
+use crate::config::{Geometry, SPARE_CHUNKS_MAX, ShardConfig};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::{QueueRef, QueueTable};
@@ -30,7 +30,7 @@ use crate::segments::Segments;
 use crate::shard::append::push_row;
 use crate::shard::restore::{Restored, restore};
 use crate::shard::snapshot::Snapshots;
-use crate::shard::{Commands, SPARE_CHUNKS_MAX, SegmentTimes, Shard, ShardCounters};
+use crate::shard::{Commands, SegmentTimes, Shard, ShardCounters};
 use crate::snapshot::{SnapshotError, Start};
 use crate::storage::{CommandKind, StorageError};
 

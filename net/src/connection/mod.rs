@@ -11,7 +11,7 @@ mod table;
 
 pub use listener::{Accepted, BindError, Listener, ListenerRole, bind};
 pub use outbox::Outbox;
-pub use table::{Connections, FrameHandler, Limits, Peer, Verdict};
+pub use table::{ConnectionMemory, Connections, FrameHandler, Limits, Peer, Verdict};
 
 /// Names one connection of the process for as long as it lives; a reused slot gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -22,6 +22,8 @@ const BUSY_BYTES: u32 = 8 * 1024;
 const BUSY_BYTES_PER_TURN: u32 = 1 << 20;
 /// Receives per turn from busy connections; the other buffers are left to those that speak up.
 const BUSY_RECEIVES_MAX: usize = RECEIVE_BUFFER_COUNT as usize * 3 / 4;
+/// A connection silent for this long keeps no memory for its next replies.
+const TRIM_AFTER_MS: i64 = 5000;
 /// Times `outbox_bytes_max` that may be queued on one connection however its client reads.
 const OVERFULL_FACTOR: usize = 4;
 /// A connection that holds room for a large frame may be silent this long while others wait for room.
@@ -38,6 +40,9 @@ pub struct Limits {
     pub outbox_bytes_pause: usize,
     /// Replies queued on one connection before it has to show that its client reads.
     pub outbox_bytes_max: usize,
+    /// Replies queued on all connections together. Half full: connections with replies not yet sent are not read.
+    /// Full: the connection with most of them is closed.
+    pub outboxes_bytes_max: usize,
     /// A connection with more than `outbox_bytes_max` queued whose client takes none of it for this long is closed. One
     /// with four times as much is closed at once.
     pub unread_ms_max: i64,
@@ -54,6 +59,7 @@ impl Default for Limits {
             assembly_bytes_max: 128 << 20,
             outbox_bytes_pause: 1 << 20,
             outbox_bytes_max: 64 << 20,
+            outboxes_bytes_max: 256 << 20,
             unread_ms_max: 10_000,
             open_requests_max: 8192,
             idle_ms: 120_000,
@@ -61,10 +67,22 @@ impl Default for Limits {
     }
 }
 
+/// What the bounds allow the connections of one core to hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionMemory {
+    /// Receive buffers and large frames that are not whole yet.
+    pub received: u64,
+    /// Replies not yet sent; a buffer that grows has room for as much again.
+    pub replies: u64,
+}
+
 impl Limits {
-    /// Memory the bounds allow one core to use for reading, in bytes.
-    pub fn receive_bytes_max(&self) -> usize {
-        self.assembly_bytes_max + RECEIVE_BUFFER_BYTES as usize * RECEIVE_BUFFER_COUNT as usize
+    pub fn memory(&self) -> ConnectionMemory {
+        let buffers = RECEIVE_BUFFER_BYTES as usize * RECEIVE_BUFFER_COUNT as usize;
+        ConnectionMemory {
+            received: (buffers + self.assembly_bytes_max.max(FRAME_BYTES_MAX)) as u64,
+            replies: 2 * self.outboxes_bytes_max as u64,
+        }
     }
 }
 
@@ -103,6 +121,8 @@ struct Connection<B> {
     reserved_bytes: usize,
     outbox: Outbox<B>,
     sending: Sending<B>,
+    /// What of `queued_bytes` is in the table's sum.
+    counted_bytes: usize,
     open_requests: u32,
     is_receiving: bool,
     /// What the last receive brought.
@@ -122,6 +142,13 @@ impl<B: AsRef<[u8]>> Connection<B> {
     fn queued_bytes(&self) -> usize {
         self.outbox.queued_bytes() + self.sending.queued_bytes()
     }
+
+    /// Brings `sum`, over all connections, up to date.
+    fn count_into(&mut self, sum: &mut usize) {
+        let queued_bytes = self.queued_bytes();
+        *sum = *sum - self.counted_bytes + queued_bytes;
+        self.counted_bytes = queued_bytes;
+    }
 }
 
 /// The table: owns every connection of its core and all operations of theirs on the ring.
@@ -139,6 +166,8 @@ pub struct Connections<B> {
     /// Busy connections that may be readable, each once, in the order they will be heard.
     busy: VecDeque<u32>,
     assembly_bytes: usize,
+    /// Replies not yet sent of all connections, as of the end of the last turn.
+    outboxes_bytes: usize,
     /// A large frame found no room since this was last looked at.
     is_starved: bool,
     /// A connection had more than `outbox_bytes_max` queued since this was last looked at.
@@ -169,6 +198,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             to_receive: Vec::new(),
             busy: VecDeque::new(),
             assembly_bytes: 0,
+            outboxes_bytes: 0,
             is_starved: false,
             is_overfull: false,
             open_count: 0,
@@ -178,6 +208,11 @@ impl<B: AsRef<[u8]>> Connections<B> {
 
     pub fn open_count(&self) -> usize {
         self.open_count
+    }
+
+    /// Bytes of replies that wait to be sent, over all connections.
+    pub fn outboxes_bytes(&self) -> usize {
+        self.outboxes_bytes
     }
 
     /// Takes a connection over and starts to read from it.
@@ -196,6 +231,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             reserved_bytes: 0,
             outbox: Outbox::default(),
             sending: Sending::new(),
+            counted_bytes: 0,
             open_requests: 0,
             is_receiving: false,
             received_bytes: 0,
@@ -292,8 +328,12 @@ impl<B: AsRef<[u8]>> Connections<B> {
         for index in to_send.drain(..) {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
             connection.is_queued_to_send = false;
+            if connection.is_closing {
+                continue;
+            }
+            connection.count_into(&mut self.outboxes_bytes);
             let queued_bytes = connection.queued_bytes();
-            if queued_bytes > OVERFULL_FACTOR * self.limits.outbox_bytes_max && !connection.is_closing {
+            if queued_bytes > OVERFULL_FACTOR * self.limits.outbox_bytes_max {
                 self.close_unread_connection(index, handler);
                 continue;
             }
@@ -301,6 +341,26 @@ impl<B: AsRef<[u8]>> Connections<B> {
             self.send(ring, index);
         }
         self.to_send = to_send;
+        while self.outboxes_bytes > self.limits.outboxes_bytes_max && self.close_fullest(handler) {}
+    }
+
+    /// Closes the connection with most replies queued. False when there is none left to close.
+    #[cold]
+    fn close_fullest(&mut self, handler: &mut impl FrameHandler<B>) -> bool {
+        let open = self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)));
+        let closable = open.filter(|(_, connection)| !connection.is_closing && connection.counted_bytes > 0);
+        let Some((index, connection)) = closable.max_by_key(|(_, connection)| connection.counted_bytes) else {
+            return false;
+        };
+        tracing::warn!(
+            peer = %connection.peer.address,
+            queued_bytes = connection.counted_bytes,
+            queued_bytes_of_all = self.outboxes_bytes,
+            limit = self.limits.outboxes_bytes_max,
+            "closing the connection with most replies its client has not taken: those of all connections are too many"
+        );
+        self.begin_close(index as u32, handler);
+        true
     }
 
     /// Closes connections with too much queued whose clients take none of it.
@@ -334,10 +394,14 @@ impl<B: AsRef<[u8]>> Connections<B> {
         self.begin_close(index, handler);
     }
 
-    /// Closes connections idle for longer than the limit.
+    /// Closes connections idle for longer than the limit; those idle for seconds give back what their replies needed.
     pub fn close_idle(&mut self, now_ms: i64, handler: &mut impl FrameHandler<B>) {
         for index in 0..self.slots.len() as u32 {
-            let Some(connection) = self.slots[index as usize].connection.as_ref() else { continue };
+            let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
+            if now_ms - connection.last_active_ms > TRIM_AFTER_MS && connection.queued_bytes() == 0 {
+                connection.outbox = Outbox::default();
+                connection.sending = Sending::new();
+            }
             if now_ms - connection.last_active_ms > self.limits.idle_ms && !connection.is_closing {
                 tracing::info!(peer = %connection.peer.address, "closing an idle connection");
                 self.begin_close(index, handler);
@@ -407,7 +471,9 @@ impl<B: AsRef<[u8]>> Connections<B> {
             Ok(sent) if !connection.is_closing => {
                 connection.last_active_ms = self.now_ms;
                 connection.last_drained_ms = self.now_ms;
-                if connection.sending.advance(sent as usize) {
+                let is_all = connection.sending.advance(sent as usize);
+                connection.count_into(&mut self.outboxes_bytes);
+                if is_all {
                     self.send(ring, index);
                     self.receive(ring, index);
                 } else {
@@ -612,6 +678,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             && !connection.is_queued_to_receive
             && !connection.is_stalled
             && connection.queued_bytes() <= self.limits.outbox_bytes_pause
+            && (connection.queued_bytes() == 0 || self.outboxes_bytes <= self.limits.outboxes_bytes_max / 2)
             && connection.open_requests < self.limits.open_requests_max;
         if !may_read {
             return;
@@ -655,6 +722,9 @@ impl<B: AsRef<[u8]>> Connections<B> {
             let peer = connection.peer;
             self.assembly_bytes -= std::mem::take(&mut connection.reserved_bytes);
             connection.partial = Vec::new();
+            // What is being sent stays until the kernel lets go of it, which it does at once.
+            self.outboxes_bytes -= std::mem::take(&mut connection.counted_bytes);
+            connection.outbox = Outbox::default();
             // Ends the operations under way. An error means the connection is already down, which is the aim.
             let _ = socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Both);
             handler.on_closed(&peer);
