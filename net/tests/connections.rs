@@ -1,6 +1,6 @@
 //! Connections on a real ring and real sockets: what clients can do to a core, and what it must survive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +25,8 @@ struct Shared {
     is_full: AtomicBool,
     /// Of each frame handled, the port of its client.
     handled: Mutex<Vec<u16>>,
+    /// Ports of the clients that were stalled.
+    stalled: Mutex<BTreeSet<u16>>,
 }
 
 /// Answers every frame with its own bytes, half copied and half shared.
@@ -41,6 +43,7 @@ struct EchoHandler {
 impl FrameHandler<Arc<[u8]>> for EchoHandler {
     fn on_frame(&mut self, peer: &Peer, frame: &[u8], outbox: &mut Outbox<Arc<[u8]>>) -> Verdict {
         if self.shared.is_full.load(Ordering::SeqCst) {
+            self.shared.stalled.lock().unwrap().insert(peer.address.port());
             return Verdict::Stall;
         }
         self.shared.handled.lock().unwrap().push(peer.address.port());
@@ -264,10 +267,12 @@ fn clients_that_read_nothing_have_one_bound_together_and_others_go_on() {
     let server = Server::start(Limits { outboxes_bytes_max: BOUND, ..Limits::default() });
     let sent = frame(64 * 1024, 9);
     let mut greedy: Vec<_> = (0..20).map(|_| server.connect()).collect();
-    let mut last_progress = Instant::now();
+    let (started, mut last_progress) = (Instant::now(), Instant::now());
     greedy.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
     let mut written = vec![0; greedy.len()];
-    while last_progress.elapsed() < Duration::from_millis(300) {
+    let is_half_full = || server.shared.outboxes_bytes.load(Ordering::SeqCst) >= BOUND / 2;
+    while !is_half_full() || last_progress.elapsed() < Duration::from_millis(300) {
+        assert!(started.elapsed() < Duration::from_secs(20), "replies do not pile up");
         for (stream, written) in greedy.iter_mut().zip(&mut written) {
             if let Ok(count) = stream.write(&sent[*written % sent.len()..]) {
                 *written += count;
@@ -349,6 +354,33 @@ fn connections_that_all_have_much_to_say_are_heard_in_turn() {
     }
     let slowest = *counts.values().min().unwrap();
     assert!(slowest >= FRAMES / 4, "half of {FRAMES} frames per connection are handled; by client's port: {counts:?}");
+}
+
+#[test]
+fn a_small_request_does_not_wait_behind_the_large_backlogs_of_others() {
+    let _turn = WEIGHING.read().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(Limits::default());
+    let mut crowd: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    let mut quiet = server.connect();
+    // One frame of each tells when everybody is known to the server.
+    for stream in crowd.iter_mut().chain([&mut quiet]) {
+        stream.write_all(&frame(20_000, 1)[..]).unwrap();
+        read_frame(stream);
+    }
+    quiet.write_all(&frame(100, 1)).unwrap();
+    read_frame(&mut quiet);
+    server.shared.is_full.store(true, Ordering::SeqCst);
+    server.shared.handled.lock().unwrap().clear();
+    let stalled = |count| until("the stall", || server.shared.stalled.lock().unwrap().len() == count);
+    for stream in &mut crowd {
+        stream.write_all(&frame(1000, 1).repeat(50)).unwrap();
+    }
+    stalled(crowd.len());
+    quiet.write_all(&frame(100, 2)).unwrap();
+    stalled(crowd.len() + 1);
+    server.shared.is_full.store(false, Ordering::SeqCst);
+    assert_eq!(read_frame(&mut quiet), frame(100, 2));
+    assert_eq!(server.shared.handled.lock().unwrap()[0], quiet.local_addr().unwrap().port());
 }
 
 #[test]

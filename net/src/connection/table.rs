@@ -22,6 +22,8 @@ const BUSY_BYTES: u32 = 8 * 1024;
 const BUSY_BYTES_PER_TURN: u32 = 1 << 20;
 /// Receives per turn from busy connections; the other buffers are left to those that speak up.
 const BUSY_RECEIVES_MAX: usize = RECEIVE_BUFFER_COUNT as usize * 3 / 4;
+/// Stalled connections with little to say that go before the others in one turn; more would keep the others out.
+const QUIET_RESUMES_MAX: usize = 64;
 /// A connection silent for this long keeps no memory for its next replies.
 const TRIM_AFTER_MS: i64 = 5000;
 /// Times `outbox_bytes_max` that may be queued on one connection however its client reads.
@@ -161,6 +163,8 @@ pub struct Connections<B> {
     /// Connections with something to send and no send under way.
     to_send: Vec<u32>,
     stalled: Vec<u32>,
+    /// Those of them that the handler stalled and that are not busy.
+    stalled_quiet: Vec<u32>,
     /// Connections that may be readable again: a pause ended or a receive found no buffer.
     to_receive: Vec<u32>,
     /// Busy connections that may be readable, each once, in the order they will be heard.
@@ -195,6 +199,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
             free: Vec::new(),
             to_send: Vec::new(),
             stalled: Vec::new(),
+            stalled_quiet: Vec::new(),
             to_receive: Vec::new(),
             busy: VecDeque::new(),
             assembly_bytes: 0,
@@ -291,10 +296,30 @@ impl<B: AsRef<[u8]>> Connections<B> {
         }
     }
 
-    /// Gives stalled connections another try, in the order they stalled, until the handler stalls one again. Those
-    /// that only wait for room hold nobody up: what others have in it may be whole frames.
+    /// Gives stalled connections another try: a few of those with little to say, then the others.
     pub fn resume(&mut self, ring: &mut Ring, handler: &mut impl FrameHandler<B>) {
-        let mut waiting = std::mem::take(&mut self.stalled).into_iter();
+        let mut quiet = std::mem::take(&mut self.stalled_quiet);
+        let mut later = quiet.split_off(quiet.len().min(QUIET_RESUMES_MAX));
+        let rest = self.resume_in_order(quiet, ring, handler);
+        self.stalled_quiet.extend(rest);
+        let has_room = self.stalled_quiet.is_empty();
+        self.stalled_quiet.append(&mut later);
+        if has_room {
+            let stalled = std::mem::take(&mut self.stalled);
+            let rest = self.resume_in_order(stalled, ring, handler);
+            self.stalled.extend(rest);
+        }
+    }
+
+    /// Tries one after the other until the handler stalls one again, and returns those not tried. Those that only wait
+    /// for room hold nobody up: what others have in it may be whole frames.
+    fn resume_in_order(
+        &mut self,
+        stalled: Vec<u32>,
+        ring: &mut Ring,
+        handler: &mut impl FrameHandler<B>,
+    ) -> std::vec::IntoIter<u32> {
+        let mut waiting = stalled.into_iter();
         for index in waiting.by_ref() {
             let Some(connection) = self.slots[index as usize].connection.as_mut() else { continue };
             connection.is_stalled = false;
@@ -311,11 +336,11 @@ impl<B: AsRef<[u8]>> Connections<B> {
                 break;
             }
         }
-        self.stalled.extend(waiting);
+        waiting
     }
 
     pub fn has_stalled(&self) -> bool {
-        !self.stalled.is_empty()
+        !self.stalled.is_empty() || !self.stalled_quiet.is_empty()
     }
 
     /// Ends a turn: one send per connection that has something to say, receives that may go on.
@@ -611,7 +636,8 @@ impl<B: AsRef<[u8]>> Connections<B> {
             Verdict::Later => connection.open_requests += 1,
             Verdict::Stall => {
                 connection.is_stalled = true;
-                self.stalled.push(index);
+                let is_busy = connection.received_bytes >= BUSY_BYTES;
+                if is_busy { self.stalled.push(index) } else { self.stalled_quiet.push(index) }
             }
             Verdict::Close => {
                 tracing::info!(peer = %peer.address, "closing a connection that sent an undecodable frame");
@@ -662,7 +688,7 @@ impl<B: AsRef<[u8]>> Connections<B> {
     /// Whether the handler has no room for a request of some connection.
     fn is_full(&self) -> bool {
         let waits = |index: &u32| self.slots[*index as usize].connection.as_ref().is_some_and(|it| !it.waits_for_room);
-        self.stalled.iter().any(waits)
+        !self.stalled_quiet.is_empty() || self.stalled.iter().any(waits)
     }
 
     /// Whether connections wait for nothing but the next turn, so that the core must not sleep.
