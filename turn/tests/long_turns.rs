@@ -124,8 +124,9 @@ fn short_turns_are_not_told() {
 #[test]
 fn a_stuck_core_is_told_while_it_is_stuck() {
     let lines = lines_of(&[|| (), || burn(Duration::from_secs(2))]);
-    let stuck: Vec<_> = lines.iter().filter(|line| line.contains("ERROR")).collect();
-    let [line] = stuck[..] else { panic!("one error of the watching thread: {lines:?}") };
+    // Where the host runs other things too, two seconds of work take longer, and the error is repeated.
+    let line = lines.iter().find(|line| line.contains("ERROR"));
+    let line = line.unwrap_or_else(|| panic!("an error of the watching thread: {lines:?}"));
     assert!(line.contains("a core is stuck in one turn") && line.contains("core=0"), "{line}");
     assert!(line.contains(r#"doing="the end of the turn""#), "{line}");
 }
