@@ -77,7 +77,7 @@ fn a_store_of_an_unknown_or_damaged_format_is_refused_untouched() {
     let manifest = store.join("manifest");
     let good = fs::read_to_string(&manifest).expect("the manifest");
     let cases = [
-        (good.replace("format = 2\n", "format = 3\n"), "format version 3"),
+        (good.replace("\nformat = ", "\nformat = 9"), "format version 9"),
         (good.replace("shards = ", "shards = 1"), "checksum"),
         ("junk".to_owned(), "not the manifest of a store"),
         (String::new(), "not the manifest of a store"),
