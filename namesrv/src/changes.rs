@@ -54,6 +54,21 @@ pub enum Change {
     Configure(Vec<Property>),
 }
 
+impl Change {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Put { namespace, key, value } => namespace.len() + key.len() + value.len(),
+                Self::Delete { namespace, key } => namespace.len() + key.len(),
+                Self::Configure(changes) => {
+                    let one = |change: &Property| size_of::<Property>() + change.key.len() + change.value.len();
+                    changes.iter().map(one).sum()
+                }
+            }
+    }
+}
+
 /// What is in force once its file is written.
 #[derive(Debug)]
 pub enum Staged {
@@ -81,6 +96,8 @@ pub struct LateReply {
 #[derive(Debug, Default)]
 pub struct Changes {
     pub waiting: VecDeque<(Asker, Change)>,
+    /// Of `waiting`; kept at or below [`CHANGES_BYTES_MAX`](crate::limits::CHANGES_BYTES_MAX).
+    pub waiting_bytes: usize,
     /// With what to say if it fails.
     pub in_flight: Option<(Asker, Staged, String)>,
     pub replies: Vec<LateReply>,

@@ -18,5 +18,9 @@ pub const NAME_BYTES_MAX: usize = 1024;
 pub const KV_BYTES_MAX: usize = 1024 * 1024;
 const _: () = assert!(KV_BYTES_MAX * 6 + 4096 < 1 << 24);
 
+/// Changes of files that wait for the disk, by what they ask for. Beyond it a change is refused (code 1): a disk that
+/// takes seconds must not become memory, least of all by oneway requests, which no connection counts.
+pub const CHANGES_BYTES_MAX: usize = 4 * KV_BYTES_MAX;
+
 /// A KV file larger than this is not read. JSON may spend six bytes on one byte of content.
 pub const KV_FILE_BYTES_MAX: u64 = 8 * KV_BYTES_MAX as u64;

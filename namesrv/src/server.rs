@@ -12,6 +12,7 @@ use rmq_net::reply::FrameWriter;
 use crate::changes::{Asker, Changes, FileWrite, LateReply, Staged};
 use crate::config::NamesrvConfig;
 use crate::kv::{KvLoadError, KvTable};
+use crate::limits::CHANGES_BYTES_MAX;
 use rmq_net::connection::ConnectionId;
 
 use crate::registration::Peer;
@@ -95,9 +96,16 @@ impl NameServer {
         let outcome = match request::change(&arrival) {
             None => request::answer(self, &arrival),
             Some(Err(refusal)) => Err(refusal),
+            Some(Ok(change)) if self.changes.waiting_bytes + change.bytes() > CHANGES_BYTES_MAX => {
+                Err(Refusal::system_error(format_args!(
+                    "{} bytes of changes wait for the disk, and no more than {CHANGES_BYTES_MAX} may",
+                    self.changes.waiting_bytes
+                )))
+            }
             Some(Ok(change)) => {
                 tracing::info!(code = frame.code, peer = %peer_addr, "the KV table or the configuration is to be changed");
                 let asker = Asker { peer, serialization, opaque, is_oneway };
+                self.changes.waiting_bytes += change.bytes();
                 self.changes.waiting.push_back((asker, change));
                 return if is_oneway { Answered::Now } else { Answered::Later };
             }
@@ -112,6 +120,7 @@ impl NameServer {
     pub fn take_write(&mut self) -> Option<FileWrite> {
         while self.changes.in_flight.is_none() {
             let (asker, change) = self.changes.waiting.pop_front()?;
+            self.changes.waiting_bytes -= change.bytes();
             match request::stage(self, &change) {
                 Ok(Some((write, staged))) => {
                     let failure = format!("cannot write {} {}", write.setting, write.path.display());
@@ -148,7 +157,7 @@ impl NameServer {
 
     /// Whether a change waits for its file or its answer.
     pub fn is_changing(&self) -> bool {
-        let Changes { waiting, in_flight, replies } = &self.changes;
+        let Changes { waiting, in_flight, replies, .. } = &self.changes;
         !waiting.is_empty() || in_flight.is_some() || !replies.is_empty()
     }
 

@@ -96,3 +96,18 @@ fn a_change_is_in_force_and_answered_once_its_file_is_written() {
     assert_eq!(world.ask(GET_KV_CONFIG, &KEY).ext["value"], "first", "what failed did not happen");
     assert!(!world.server.is_changing());
 }
+
+#[test]
+fn changes_that_wait_for_the_disk_are_bounded_also_for_those_who_want_no_answer() {
+    let mut world = World::new();
+    let value = "x".repeat(1000 * 1000);
+    let ask = Ask::new(PUT_KV_CONFIG, &[("namespace", "ns"), ("key", "k"), ("value", &value)]);
+    let answers: Vec<_> = (0..8).map(|_| world.hand(&ask)).collect();
+    let taken = answers.iter().filter(|answer| **answer == Answered::Later).count();
+    assert_eq!(taken, 4, "4 MiB may wait: {answers:?}");
+    while let Some(write) = world.server.take_write() {
+        world.server.on_written(write.run());
+    }
+    assert_eq!(world.server.take_replies().len(), taken);
+    assert_eq!(world.hand(&ask), Answered::Later, "there is room again");
+}
