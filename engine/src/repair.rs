@@ -38,16 +38,16 @@ pub enum RepairError {
     #[error("cutting the log off does not help: {0}")]
     Hopeless(RecoverError),
     #[error(
-        "the log of shard {shard} begins at {log_start}: what the index lists before that only the index and the          snapshots know"
+        "shard {shard}: the log begins at {log_start}; topics, offsets and queues from before that are only in the snapshots, so the index cannot be made anew"
     )]
     NoBeginning { shard: u16, log_start: u64 },
+    #[error("shard {shard}: the log alone cannot be read, and the snapshots must stay: {reason}")]
+    NotWithoutSnapshots { shard: u16, reason: RecoverError },
 }
 
 /// What has to go from a shard; `None` if a broker starts on it as it is.
 pub fn plan(store: &StoreView, shard: u16) -> Result<Option<Cut>, RepairError> {
-    let mut config = ShardConfig::new(shard, store.manifest().epoch + 1);
-    config.geometry = store.geometry();
-    config.powered_since = store.powered_since();
+    let config = config_of(store, shard);
     let mut rest = Rest { view: store.shard(shard), end: u64::MAX, hidden: BTreeSet::new() };
     let mut first_reason = None;
     loop {
@@ -76,6 +76,15 @@ pub fn plan(store: &StoreView, shard: u16) -> Result<Option<Cut>, RepairError> {
     segments.retain(|start| rest.end < *start);
     let snapshots = rest.hidden.into_iter().collect();
     Ok(Some(Cut { shard, position: rest.end, reason, segments, snapshots }))
+}
+
+/// As the next start of a broker has it.
+fn config_of(store: &StoreView, shard: u16) -> ShardConfig {
+    ShardConfig {
+        geometry: store.geometry(),
+        powered_since: store.powered_since(),
+        ..ShardConfig::new(shard, store.manifest().epoch + 1)
+    }
 }
 
 /// What would be left of a shard. Nothing of it is changed.
@@ -163,6 +172,8 @@ pub fn carry_out(store: &StoreView, cut: &Cut, saved: Option<&Path>) -> io::Resu
     let saved = saved.map(|folder| folder.join(format!("shard-{:02}", cut.shard)));
     if let Some(folder) = &saved {
         fs::create_dir_all(folder)?;
+        // Its names must last before what they hold goes from where it was.
+        folder.ancestors().take(3).try_for_each(|folder| File::open(folder)?.sync_all())?;
     }
     let put_away = |path: &Path| match (&saved, path.file_name()) {
         (Some(folder), Some(name)) => fs::rename(path, folder.join(name)),
@@ -199,13 +210,27 @@ fn remove_behind(view: &ShardView, cut: &Cut, put_away: &dyn Fn(&Path) -> io::Re
     Ok(())
 }
 
-/// Removes the index and the snapshots of a shard, all of which the next start makes anew from the log.
-pub fn forget_index(store: &StoreView, shard: u16) -> Result<(), RepairError> {
+/// Whether the next start could make the index and the snapshots of a shard anew: it must be able to read the log from
+/// its very beginning, of which a start with a snapshot reads only the end.
+pub fn can_forget_index(store: &StoreView, shard: u16) -> Result<(), RepairError> {
     let mut view = store.shard(shard);
     let log_start = view.segments()?.into_iter().min().unwrap_or(0);
     if log_start > 0 {
         return Err(RepairError::NoBeginning { shard, log_start });
     }
+    let hidden = view.snapshots()?.into_iter().collect();
+    let mut log_alone = Rest { view, end: u64::MAX, hidden };
+    match Shard::recover(config_of(store, shard), &mut log_alone) {
+        Ok(_) => Ok(()),
+        Err(RecoverError::Io(error)) => Err(error.into()),
+        Err(reason) => Err(RepairError::NotWithoutSnapshots { shard, reason }),
+    }
+}
+
+/// Removes the index and the snapshots of a shard, all of which the next start makes anew from the log: after
+/// [`can_forget_index`].
+pub fn forget_index(store: &StoreView, shard: u16) -> io::Result<()> {
+    let mut view = store.shard(shard);
     // Snapshots first: they must not name pages that are gone.
     let mut snapshots = view.snapshots()?;
     snapshots.sort_unstable();
@@ -215,8 +240,8 @@ pub fn forget_index(store: &StoreView, shard: u16) -> Result<(), RepairError> {
     let folder = store.shard_path(shard);
     File::open(&folder)?.sync_all()?;
     match fs::remove_file(view.index_path()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(File::open(&folder)?.sync_all()?),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(&folder)?.sync_all(),
     }
 }
 

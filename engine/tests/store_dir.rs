@@ -438,10 +438,22 @@ fn the_index_is_made_anew_from_the_log() {
     let dir = written_store();
     let index = dir.path().join("shard-01/index");
     flip(&index, 100);
-    repair::forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap();
+    let store = StoreView::open_alone(dir.path()).unwrap();
+    repair::can_forget_index(&store, 1).unwrap();
+    repair::forget_index(&store, 1).unwrap();
+    drop(store);
     assert!(!index.exists());
     assert_eq!(reopened(dir.path()), Some(WRITTEN));
     fs::remove_file(segment(dir.path(), 0)).unwrap();
-    let refused = repair::forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap_err();
+    let refused = repair::can_forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap_err();
     assert!(matches!(refused, repair::RepairError::NoBeginning { shard: 1, .. }), "{refused}");
+}
+
+#[test]
+fn snapshots_stay_where_the_log_alone_cannot_be_read() {
+    let dir = written_store();
+    flip(&segment(dir.path(), 0), 10_000);
+    assert_eq!(reopened(dir.path()), Some(WRITTEN), "a start with a snapshot does not read so far back");
+    let refused = repair::can_forget_index(&StoreView::open_alone(dir.path()).unwrap(), 1).unwrap_err();
+    assert!(matches!(refused, repair::RepairError::NotWithoutSnapshots { shard: 1, .. }), "{refused}");
 }

@@ -107,17 +107,23 @@ fn describe(store: &StoreView, cut: &Cut, ending: Option<&Ending>) -> String {
 
 fn rebuild_index(store: &StoreView, is_wanted: bool) -> Exit {
     let shards = 0..store.manifest().shard_count;
+    // All of them before any is touched.
+    for shard in shards.clone() {
+        if let Err(error) = repair::can_forget_index(store, shard) {
+            eprintln!("rmq: {error}; nothing was changed");
+            return Exit::Store;
+        }
+    }
     if !is_wanted {
-        crate::print(
-            "with --yes the index and the snapshots of every shard are removed; the next start reads the whole \
-                      log and makes them anew\n",
+        return crate::print(
+            "nothing was changed. With --yes the index and the snapshots of every shard are removed; the next start reads \
+             the whole log and makes them anew\n",
         );
-        return Exit::Success;
     }
     for shard in shards {
         if let Err(error) = repair::forget_index(store, shard) {
-            eprintln!("rmq: {error}");
-            return Exit::Store;
+            eprintln!("rmq: shard {shard}: {error}; run it again when this is mended");
+            return Exit::Runtime;
         }
     }
     crate::print("done: the next start reads the whole log and makes the index anew\n")

@@ -247,7 +247,7 @@ impl IndexPages {
             Ok(_) => {
                 tracing::error!(
                     page,
-                    "a page of the index is not what was written, so the messages it lists cannot be found; if the shard's log begins with segment 0, stop the broker and remove the shard's `index` and `snapshot-` files: they are made anew from the log"
+                    "a page of the index is not what was written, so the messages it lists cannot be found; `rmq store repair --rebuild-index` on the stopped broker makes the index anew where the log still begins with segment 0"
                 );
                 Page::Failed(StorageError::IO)
             }
