@@ -4,6 +4,7 @@
 //! of its log there is; the thread only counts what it finds, and logs it.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +53,7 @@ impl ScrubState {
         self.durable.store(shard.durable().bytes(), Ordering::Relaxed);
     }
 
-    /// Bytes found intact since the start, by all passes.
+    /// Bytes found intact since the start, by all passes that came to their end.
     pub fn verified_bytes(&self) -> u64 {
         self.verified_bytes.load(Ordering::Relaxed)
     }
@@ -109,10 +110,22 @@ fn is_running(stopped: &Receiver<()>, wait: Duration) -> bool {
 }
 
 impl ScrubbedShard {
-    /// Verifies what there is of the log now.
+    /// Verifies what there is of the log now. Where retention is faster than the scrubber, it begins again with what is
+    /// the oldest then.
     fn pass(&mut self, stopped: &Receiver<()>, bytes_per_second: u64) {
+        loop {
+            let log = self.state.log_start.load(Ordering::Relaxed)..self.state.durable.load(Ordering::Relaxed);
+            let log_start = log.start;
+            let is_overtaken = self.verify(log, stopped, bytes_per_second);
+            if !is_overtaken || self.state.log_start.load(Ordering::Relaxed) == log_start {
+                return;
+            }
+        }
+    }
+
+    /// True if a segment was gone when it was to be read.
+    fn verify(&mut self, log: Range<u64>, stopped: &Receiver<()>, bytes_per_second: u64) -> bool {
         let Self { shard, geometry, files, state } = self;
-        let log = state.log_start.load(Ordering::Relaxed)..state.durable.load(Ordering::Relaxed);
         let log_folder = files.log_path();
         let mut source = Paced { files, stopped, bytes_per_second };
         let verified = scrub(&mut source, *shard, *geometry, log, &mut |rotten| {
@@ -127,10 +140,15 @@ impl ScrubbedShard {
             Ok(bytes) => {
                 state.verified_bytes.fetch_add(bytes, Ordering::Relaxed);
                 tracing::info!(shard, bytes, "all messages were read and verified");
+                false
             }
-            // The process stops, or a segment was retired while it was read.
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::NotFound) => {}
-            Err(error) => tracing::error!(shard, %error, "the log cannot be verified: reading it failed"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            // The process stops.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+            Err(error) => {
+                tracing::error!(shard, %error, "the log cannot be verified: reading it failed");
+                false
+            }
         }
     }
 }
