@@ -181,7 +181,7 @@ fn message_as_text(shard: u16, position: u64, record: &Record<'_>, bodies: bool)
     let properties: Vec<_> = properties(record).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut text = format!(
         "shard {shard}  {position:>14}  message  {} queue {} offset {}, body of {} bytes, stored at {}, from {}",
-        record.topic,
+        record.topic.escape_debug(),
         record.queue_id,
         record.queue_offset,
         record.body.len(),
@@ -218,15 +218,18 @@ fn internal_as_json(shard: u16, position: u64, record: &InternalRecord<'_>) -> V
 fn internal_as_text(record: &InternalRecord<'_>) -> String {
     match *record {
         InternalRecord::Offset { group, topic, queue_id, offset } => {
+            let (group, topic) = (group.escape_debug(), topic.escape_debug());
             format!("offset   {group} has consumed {topic} queue {queue_id} up to {offset}")
         }
-        InternalRecord::GroupOffsetsRemoved { group } => format!("offset   all of {group} are removed"),
-        InternalRecord::TopicRemoved { topic } => format!("topic    {topic} is removed"),
+        InternalRecord::GroupOffsetsRemoved { group } => {
+            format!("offset   all of {} are removed", group.escape_debug())
+        }
+        InternalRecord::TopicRemoved { topic } => format!("topic    {} is removed", topic.escape_debug()),
         InternalRecord::Setting { kind, key, value } => {
-            format!("setting  {} {key} = {}", setting_kind(kind), value.escape_ascii())
+            format!("setting  {} {} = {}", setting_kind(kind), key.escape_debug(), value.escape_ascii())
         }
         InternalRecord::SettingRemoved { kind, key } => {
-            format!("setting  {} {key} is removed", setting_kind(kind))
+            format!("setting  {} {} is removed", setting_kind(kind), key.escape_debug())
         }
     }
 }
