@@ -115,6 +115,16 @@ fn assert_topic_and_group_there(connection: &mut Connection) {
     assert_eq!((&group["retryQueueNums"], &group["retryMaxTimes"]), (&2.into(), &5.into()), "{group}");
 }
 
+/// A cluster with the topic, the group and [`MESSAGES`] messages.
+fn with_messages() -> (Cluster, Connection, Sent) {
+    let cluster = Cluster::start(Kind::RingMq);
+    let mut connection = Connection::open(&cluster.broker());
+    make_topic_and_group(&mut connection);
+    let mut sent = Sent::new();
+    send_all(&mut connection, &mut sent, 0);
+    (cluster, connection, sent)
+}
+
 #[test]
 fn everything_is_at_its_place_after_kill_9() {
     if !is_for_ringmq() {
@@ -161,11 +171,7 @@ fn everything_is_at_its_place_after_an_orderly_end() {
     if !is_for_ringmq() {
         return;
     }
-    let mut cluster = Cluster::start(Kind::RingMq);
-    let mut connection = Connection::open(&cluster.broker());
-    make_topic_and_group(&mut connection);
-    let mut sent = Sent::new();
-    send_all(&mut connection, &mut sent, 0);
+    let (mut cluster, mut connection, sent) = with_messages();
     assert_code_0(&mut connection, &commit(1, 7));
     cluster.broker_process().terminate();
     cluster.restart();
@@ -187,11 +193,7 @@ fn a_damaged_log_is_explained_and_repaired_up_to_the_damage() {
     if !is_for_ringmq() {
         return;
     }
-    let mut cluster = Cluster::start(Kind::RingMq);
-    let mut connection = Connection::open(&cluster.broker());
-    make_topic_and_group(&mut connection);
-    let mut sent = Sent::new();
-    send_all(&mut connection, &mut sent, 0);
+    let (mut cluster, _, mut sent) = with_messages();
     // Not stopped: a snapshot would spare the next start reading the log.
     cluster.crash();
 
