@@ -67,9 +67,9 @@ impl Segments {
         }
     }
 
-    /// Closes a segment's file.
-    pub fn remove(&mut self, segment_start: u64) {
-        self.open.remove(&segment_start);
+    /// Lets go of a segment. Closing what this returns may block: if the file is removed, its blocks are freed then.
+    pub fn remove(&mut self, segment_start: u64) -> Option<OwnedFd> {
+        self.open.remove(&segment_start).map(|segment| segment.file)
     }
 
     pub fn descriptor(&self, segment_start: u64) -> Option<RawFd> {
