@@ -8,6 +8,8 @@
 
 pub mod broker;
 pub mod config;
+#[cfg(test)]
+mod cost;
 mod gather;
 mod letter;
 pub mod memory;

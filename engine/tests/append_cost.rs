@@ -1,37 +1,11 @@
 //! What an append costs: no allocation once warm, and (run by hand, in release) how long it takes.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use allocation_counter::measure;
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::{CommandKind, MessageDraft, Shard, ShardConfig, StorageDone};
-
-/// Counts allocations of the thread that asks.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-#[allow(unsafe_code)] // A global allocator cannot be written without.
-// SAFETY: forwards to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(start, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
 
@@ -90,9 +64,7 @@ fn append(shard: &mut Shard, count: u32, body: &[u8]) {
 fn a_warm_append_allocates_nothing() {
     let (mut shard, body) = (shard(), [7; 1024]);
     append(&mut shard, 40_960, &body);
-    let before = ALLOCATIONS.get();
-    append(&mut shard, 10_240, &body);
-    let allocations = ALLOCATIONS.get() - before;
+    let allocations = measure(|| append(&mut shard, 10_240, &body)).count_total;
     // What is left: a queue's page directory doubling, and the page list of an index write, one per 32 pages.
     assert!(allocations <= 100, "{allocations} allocations for 10,240 messages");
 }
@@ -100,7 +72,7 @@ fn a_warm_append_allocates_nothing() {
 /// `cargo test --release -p rmq-engine --test append_cost -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, not a check"]
-fn measure() {
+fn measure_time() {
     for size in [128, 1024, 4096] {
         let (mut shard, body) = (shard(), vec![7; size]);
         append(&mut shard, 102_400, &body);
