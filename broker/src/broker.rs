@@ -315,11 +315,7 @@ impl Broker {
             return self.settle(&request, outcome, settled);
         }
         let Ok(frame) = Frame::decode(bytes) else { return Verdict::Close };
-        if frame.is_response() {
-            // Nothing is asked of clients yet, so an answer can only be to somebody else's question.
-            return Verdict::Done;
-        }
-        let settled = if frame.is_oneway() { Verdict::Done } else { Verdict::Later };
+        let settled = if frame.is_oneway() || frame.is_response() { Verdict::Done } else { Verdict::Later };
         let origin = Origin::of_client(peer);
         let request = Request { origin, frame, bytes };
         let outcome = self.dispatch(&request);
@@ -342,12 +338,24 @@ impl Broker {
     }
 
     fn dispatch(&mut self, request: &Request<'_>) -> Outcome {
+        if request.frame.is_response() {
+            return self.take_answer(request);
+        }
         match request.frame.code {
             code if request.origin.role == ListenerRole::BrokerFast && !is_served_on_fast_port(code) => {
                 Err(not_supported(code))
             }
             code => requests::dispatch(self, code, request),
         }
+    }
+
+    /// A client's answer to a request of the broker's: the system core has asked.
+    fn take_answer(&mut self, answer: &Request<'_>) -> Outcome {
+        if self.is_system_core() {
+            requests::reply::on_answer(self, answer);
+            return Ok(Handled::Taken);
+        }
+        self.forward(SYSTEM_CORE, answer, answer.origin)
     }
 
     fn answer_refusal(&mut self, request: &Request<'_>, outcome: Outcome) -> Handled {
@@ -441,6 +449,10 @@ impl Broker {
         if request.origin.purpose == Purpose::SentBack {
             return self.refuse_later(request.reply_address(), &requests::send_back::not_stored(refusal));
         }
+        if request.origin.purpose == Purpose::PushedReply {
+            let queue_id = request.origin.picked_queue.unwrap_or(0);
+            return requests::reply::answer_unstored(self, request.reply_address(), queue_id);
+        }
         let is_send = requests::send::is_send(request.frame.code);
         let prefix = Arc::clone(&self.send_reply_prefix);
         self.reply_with_remark(request.reply_address(), refusal.code, Some(&refusal.remark), Body::None, |ext| {
@@ -457,10 +469,35 @@ impl Broker {
 
     /// A request of the broker to a client, oneway, through the client's own connection.
     pub fn push_to_client(&mut self, connection: ConnectionId, code: i32, ext: impl FnOnce(&mut ExtWriter<'_>)) {
+        self.request_of_broker(connection, code, 0, true, &[], ext);
+    }
+
+    /// As [`push_to_client`](Self::push_to_client), with a body and for an answer, which will name `opaque`.
+    pub fn ask_client(
+        &mut self,
+        connection: ConnectionId,
+        code: i32,
+        opaque: i32,
+        body: &[u8],
+        ext: impl FnOnce(&mut ExtWriter<'_>),
+    ) {
+        self.request_of_broker(connection, code, opaque, false, body, ext);
+    }
+
+    fn request_of_broker(
+        &mut self,
+        connection: ConnectionId,
+        code: i32,
+        opaque: i32,
+        is_oneway: bool,
+        body: &[u8],
+        ext: impl FnOnce(&mut ExtWriter<'_>),
+    ) {
         let parcel = &mut self.replies[connection.core as usize];
         let start = parcel.bytes.len();
         let json = rmq_net::frame::Serialization::Json;
-        FrameWriter::request(&mut parcel.bytes, json, code, 0, true, 0, ext);
+        FrameWriter::request(&mut parcel.bytes, json, code, opaque, is_oneway, body.len(), ext);
+        parcel.bytes.extend_from_slice(body);
         let bytes_count = (parcel.bytes.len() - start) as u32;
         parcel.items.push(ReplyItem { connection, bytes_count, slices_count: 0, answers: 0 });
     }
@@ -587,7 +624,9 @@ impl Broker {
 
     /// A request whose frame was decoded before, on the core that received it.
     pub fn handle_forwarded(&mut self, origin: Origin, bytes: &[u8]) -> Handled {
-        if let Some((frame, header)) = SendHeader::decode_frame(bytes) {
+        if let Some((frame, header)) = SendHeader::decode_frame(bytes)
+            && !frame.is_response()
+        {
             let request = Request { origin, frame, bytes };
             let outcome = requests::send::handle_decoded(self, &request, &header);
             return self.answer_refusal(&request, outcome);

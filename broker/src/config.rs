@@ -124,6 +124,7 @@ typed_settings! {
 
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
         enable_register_producer: bool = "enableRegisterProducer",
+        store_reply_message_enable: bool = "storeReplyMessageEnable",
         channel_expired_timeout: i64 = "channelExpiredTimeout",
 
         /// 10,000 to 60,000.

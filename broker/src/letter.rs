@@ -23,6 +23,8 @@ pub enum Purpose {
     SentBack,
     /// A message was tried too often: it goes to the group's dead letters.
     DeadLetter,
+    /// A reply its requester has taken, or could not take: whatever becomes of it here, that is what counts.
+    PushedReply,
 }
 
 /// Where a request entered the broker.

@@ -6,6 +6,7 @@ use rmq_engine::ShardMemory;
 use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
+use crate::request::reply::PUSHED_BYTES_MAX;
 
 const MIB: u64 = 1 << 20;
 /// The program itself, stacks, rings, settings, and what the allocator keeps for itself. An idle standalone node has 17 MB
@@ -33,6 +34,8 @@ pub struct MemoryBounds {
     pub parked: u64,
     /// Requests on their way between cores.
     pub forwarded: u64,
+    /// Replies to requests whose requesters have not taken them yet.
+    pub pushed: u64,
 }
 
 /// What comes on top of [`MemoryBounds`], for people.
@@ -57,12 +60,13 @@ impl MemoryBounds {
             bounds.spare = cores * (shard.spare + broker::SPARE_PARCEL_BYTES);
             bounds.parked = cores * broker::parked_bytes_max(undurable_bytes_max);
             bounds.forwarded = cores * (cores - 1) * broker::FORWARDED_BYTES_MAX as u64;
+            bounds.pushed = PUSHED_BYTES_MAX as u64;
         }
         bounds
     }
 
-    fn parts(&self) -> [(&'static str, u64); 9] {
-        let Self { program, log, read_cache, index, spare, requests, replies, parked, forwarded } = *self;
+    fn parts(&self) -> [(&'static str, u64); 10] {
+        let Self { program, log, read_cache, index, spare, requests, replies, parked, forwarded, pushed } = *self;
         [
             ("program", program),
             ("log tail", log),
@@ -73,6 +77,7 @@ impl MemoryBounds {
             ("replies", replies),
             ("parked sends", parked),
             ("between cores", forwarded),
+            ("request-reply", pushed),
         ]
     }
 
@@ -113,7 +118,7 @@ mod tests {
         let (sum, parts) = numbers.split_first().unwrap();
         assert!(parts.iter().sum::<u64>().abs_diff(*sum) <= parts.len() as u64, "{text}");
         assert!(!text.contains("between cores"), "one core has nobody to forward to: {text}");
-        assert!(bounds(3).sum() > 3 * (bounds(1).sum() - PROGRAM_BYTES), "{}", bounds(3));
+        assert!(bounds(3).sum() > 3 * (bounds(1).sum() - PROGRAM_BYTES - PUSHED_BYTES_MAX as u64), "{}", bounds(3));
         assert!(MemoryBounds::of(1, Limits::default().memory(), None).sum() < bounds(1).sum());
     }
 }

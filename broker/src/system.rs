@@ -6,6 +6,7 @@ use rmq_net::connection::ConnectionId;
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
+use crate::request::reply::{self, Pushes};
 use crate::request::{client, pull, topic_change};
 use crate::state::clients::ClientRegistry;
 use crate::state::locks::QueueLocks;
@@ -19,6 +20,7 @@ pub struct System {
     pub locks: QueueLocks,
     pub registrar: Option<Registrar>,
     pub stats: BrokerStats,
+    pub pushes: Pushes,
     /// When the broker started, ms since the epoch.
     pub boot_ms: i64,
     next_scan_ms: i64,
@@ -27,7 +29,8 @@ pub struct System {
 impl System {
     pub fn new(clients: ClientRegistry, registrar: Option<Registrar>, stats: BrokerStats, now_ms: i64) -> Self {
         let locks = QueueLocks::default();
-        Self { clients, locks, registrar, stats, boot_ms: now_ms, next_scan_ms: now_ms + SCAN_MS }
+        let pushes = Pushes::default();
+        Self { clients, locks, registrar, stats, pushes, boot_ms: now_ms, next_scan_ms: now_ms + SCAN_MS }
     }
 }
 
@@ -40,6 +43,7 @@ pub fn on_counted(broker: &mut Broker, delta: CountersDelta) {
 
 /// The system core's share of a turn's end.
 pub fn tick(broker: &mut Broker) {
+    reply::tick(broker);
     let now_ms = broker.now_ms;
     let Some(system) = &mut broker.system else { return };
     system.stats.tick(now_ms);
@@ -63,6 +67,7 @@ pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
     };
     let changes = system.clients.on_closed(id, &broker.groups);
     client::pass_on(broker, changes);
+    reply::on_connection_closed(broker, id);
 }
 
 /// Registers the topics as they are now at every name server.

@@ -79,6 +79,15 @@ fn configured(properties: &[(&str, &str)]) -> BrokerConfig {
     BrokerConfig::from_settings(settings).expect("a configuration")
 }
 
+/// The one client connected to a core.
+fn client_of(core: usize) -> Peer {
+    Peer {
+        id: ConnectionId::from_key((core as u64) << 56 | 1),
+        address: "127.0.0.1:40000".parse().expect("an address"),
+        role: ListenerRole::Broker,
+    }
+}
+
 impl Cores {
     pub fn new(count: usize) -> Self {
         Self::with_config(count, &[])
@@ -135,11 +144,7 @@ impl Cores {
             ext.iter().for_each(|(key, value)| writer.text(key, value));
         });
         bytes.extend_from_slice(body);
-        let peer = Peer {
-            id: ConnectionId::from_key((core as u64) << 56 | 1),
-            address: "127.0.0.1:40000".parse().expect("an address"),
-            role: ListenerRole::Broker,
-        };
+        let peer = client_of(core);
         self.cores[core].broker.now_ms = self.now_ms;
         let verdict = self.cores[core].broker.on_frame(&peer, &bytes);
         assert_eq!(verdict, Verdict::Later, "a request is taken");
@@ -158,6 +163,26 @@ impl Cores {
     /// Takes what has been answered to a request so far.
     pub fn answers_to(&mut self, opaque: i32) -> Vec<Sent> {
         self.sent.extract_if(.., |sent| !sent.is_request && sent.opaque == opaque).collect()
+    }
+
+    /// Takes what the broker has asked of clients so far.
+    pub fn requests_to_clients(&mut self) -> Vec<Sent> {
+        self.sent.extract_if(.., |sent| sent.is_request).collect()
+    }
+
+    /// An answer from the client connected to `core`, to a request of the broker's.
+    pub fn answer_as_client(&mut self, core: usize, opaque: i32, code: i32) {
+        let mut bytes = Vec::new();
+        FrameWriter::response(&mut bytes, Serialization::Json, code, opaque, None, 0, |_| ());
+        let verdict = self.cores[core].broker.on_frame(&client_of(core), &bytes);
+        assert_eq!(verdict, Verdict::Done, "an answer is taken");
+        self.run();
+    }
+
+    /// The client connected to `core` is gone.
+    pub fn close_client(&mut self, core: usize) {
+        crate::system::on_connection_closed(&mut self.cores[core].broker, client_of(core).id);
+        self.run();
     }
 
     /// SEND_MESSAGE_V2 with properties as `(key, value)`.

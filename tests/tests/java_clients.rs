@@ -38,6 +38,7 @@ scenarios!(
     push_tags,
     queue_bounds,
     queue_search_time,
+    request_reply,
     send_async,
     send_auto_create,
     send_batch,

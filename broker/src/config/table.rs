@@ -81,7 +81,6 @@ const COLD_DATA: &str = "flow control of cold reads is not built yet";
 const FILTERS: &str = "filter bit maps are not built yet";
 
 const BROADCAST: &str = "offsets of broadcast groups on the broker are not built yet";
-const REPLIES: &str = "request-reply messages are not built yet";
 const INDEX: &str = "message queries by key are not built yet";
 const STATIC_SUBSCRIPTION: &str = "static subscriptions are not built yet";
 const ADDRESS_SERVER: &str = "address servers and DNS lists of name servers are not built yet";

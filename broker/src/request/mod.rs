@@ -7,6 +7,7 @@ pub mod lock;
 pub mod message;
 pub mod offset;
 pub mod pull;
+pub mod reply;
 pub mod runtime;
 pub mod send;
 pub mod send_back;
@@ -41,6 +42,7 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
 /// Requests about the whole broker, answered by the system core.
 fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>) -> Outcome {
     let handler: fn(&mut Broker, &Request<'_>) -> Outcome = match request_code {
+        code::SEND_REPLY_MESSAGE | code::SEND_REPLY_MESSAGE_V2 => reply::handle,
         code::HEART_BEAT => client::heartbeat,
         code::UNREGISTER_CLIENT => client::unregister,
         code::GET_CONSUMER_LIST_BY_GROUP => client::consumer_list,

@@ -74,7 +74,19 @@ impl ShortText {
 }
 
 pub fn is_send(code: i32) -> bool {
-    matches!(code, request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE)
+    matches!(
+        code,
+        request::SEND_MESSAGE
+            | request::SEND_MESSAGE_V2
+            | request::SEND_BATCH_MESSAGE
+            | request::SEND_REPLY_MESSAGE
+            | request::SEND_REPLY_MESSAGE_V2
+    )
+}
+
+/// Is the message one the broker sends to a group's retry or dead-letter topic?
+fn is_of_group(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::SentBack | Purpose::DeadLetter)
 }
 
 pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
@@ -150,7 +162,7 @@ fn check_and_store(
         Ok(SendCheck::Ready(_)) => {}
         Ok(SendCheck::CreateTopic(config)) => return topic_change::create_topic_for(broker, request, config),
         Ok(SendCheck::CreateGroup(config)) => return topic_change::create_group_for(broker, request, config),
-        Err(refusal) if request.origin.purpose != Purpose::Client && refusal.code == response::TOPIC_NOT_EXIST => {
+        Err(refusal) if is_of_group(request.origin.purpose) && refusal.code == response::TOPIC_NOT_EXIST => {
             // The broker's own dead-letter topics need no template to inherit from.
             let config = broker.topics.decide_group_topic(topic, 1, None, false);
             return match config {
@@ -471,6 +483,7 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
         let refusal = Refusal::new(code, "the message may or may not be on the device");
         return broker.refuse_later(done.to, &send_back::not_stored(&refusal));
     }
+    let code = if done.purpose == Purpose::PushedReply { response::SUCCESS } else { code };
     let (store_host, prefix) = (broker.store_host, Arc::clone(&broker.send_reply_prefix));
     let transaction_id = done.transaction_id.as_str();
     broker.reply(done.to, code, Body::None, |ext| {
@@ -512,6 +525,28 @@ pub struct Resend<'a> {
 }
 
 pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &Resend<'_>) -> Handled {
+    let bytes = frame_of(to, message);
+    match Frame::decode(&bytes) {
+        Ok(frame) => broker.handle(&Request { origin, frame, bytes: &bytes }),
+        // The client's frame was as large as a frame may be, and ours has a longer header.
+        Err(error) => {
+            broker.refuse_later(
+                to,
+                &Refusal::new(response::MESSAGE_ILLEGAL, format!("the message is too large: {error}")),
+            );
+            Handled::Taken
+        }
+    }
+}
+
+/// As [`resend`]; when there is no room now, it is tried again until there is.
+pub fn resend_or_wait(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &Resend<'_>) {
+    if resend(broker, origin, to, message) == Handled::Full {
+        broker.again(origin, &frame_of(to, message));
+    }
+}
+
+fn frame_of(to: ReplyAddress, message: &Resend<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.body.len() + message.properties.len() + 512);
     let code = request::SEND_MESSAGE_V2;
     rmq_net::reply::FrameWriter::request(
@@ -535,17 +570,7 @@ pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &R
         },
     );
     bytes.extend_from_slice(message.body);
-    match Frame::decode(&bytes) {
-        Ok(frame) => broker.handle(&Request { origin, frame, bytes: &bytes }),
-        // The client's frame was as large as a frame may be, and ours has a longer header.
-        Err(error) => {
-            broker.refuse_later(
-                to,
-                &Refusal::new(response::MESSAGE_ILLEGAL, format!("the message is too large: {error}")),
-            );
-            Handled::Taken
-        }
-    }
+    bytes
 }
 
 #[cfg(test)]

@@ -124,6 +124,8 @@ pub struct ClientRegistry {
     consumers: FxHashMap<Arc<str>, ConsumerGroup>,
     producers: FxHashMap<Arc<str>, Members>,
     connections: FxHashMap<ConnectionId, Memberships>,
+    /// Where a producer client was last heard of, by its client id.
+    producer_connections: FxHashMap<Arc<str>, ConnectionId>,
     reject_pull_consumers: bool,
     consumer_expiry_ms: i64,
 }
@@ -135,6 +137,7 @@ impl ClientRegistry {
             consumers: FxHashMap::default(),
             producers: FxHashMap::default(),
             connections: FxHashMap::default(),
+            producer_connections: FxHashMap::default(),
             reject_pull_consumers,
             consumer_expiry_ms,
         }
@@ -227,8 +230,18 @@ impl ClientRegistry {
     fn join_producer_group(&mut self, connection: ConnectionId, client: Client, group: &str) {
         let name = intern(&self.producers, group);
         let members = self.producers.entry(Arc::clone(&name)).or_default();
-        if members.insert(connection, client).is_none() {
-            self.connections.entry(connection).or_default().producer_groups.push(name);
+        let client_id = Arc::clone(&client.client_id);
+        match members.insert(connection, client) {
+            None => self.connections.entry(connection).or_default().producer_groups.push(name),
+            Some(previous) if previous.client_id != client_id => self.forget_producer(&previous.client_id, connection),
+            Some(_) => {}
+        }
+        self.producer_connections.insert(client_id, connection);
+    }
+
+    fn forget_producer(&mut self, client_id: &str, connection: ConnectionId) {
+        if self.producer_connections.get(client_id) == Some(&connection) {
+            self.producer_connections.remove(client_id);
         }
     }
 
@@ -302,9 +315,13 @@ impl ClientRegistry {
         let Some(members) = self.producers.get_mut(group) else {
             return;
         };
-        members.remove(&connection);
+        let left = members.remove(&connection);
         if members.is_empty() {
             self.producers.remove(group);
+        }
+        if let Some(client) = left {
+            // As in RocketMQ even if the client is in other groups: its next heartbeat brings it back.
+            self.forget_producer(&client.client_id, connection);
         }
     }
 
@@ -350,6 +367,11 @@ impl ClientRegistry {
     /// The connection of one member of a consumer group, for requests relayed to it (307, 309).
     pub fn find_consumer(&self, group: &str, client_id: &str) -> Option<(ConnectionId, &Client)> {
         self.consumers(group).find(|(_connection, client)| &*client.client_id == client_id)
+    }
+
+    /// The connection of a client that is in any producer group.
+    pub fn find_producer(&self, client_id: &str) -> Option<ConnectionId> {
+        self.producer_connections.get(client_id).copied()
     }
 
     /// The members of a producer group by connection; empty when it is not online.

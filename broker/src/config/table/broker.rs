@@ -151,7 +151,7 @@ table! {
     - transactionOpMsgMaxSize, INT, "4096", not_yet, TRANSACTIONS;
     - transactionOpBatchInterval, INT, "3000", not_yet, TRANSACTIONS;
     * aclEnable, Only("false"), "false", obsolete, ACL_V1;
-    - storeReplyMessageEnable, Bool, "true", not_yet, REPLIES;
+    - storeReplyMessageEnable, Bool, "true", used, "store replies to requests (324, 325) as messages of the reply topic, too";
     - enableDetailStat, Bool, "true", not_yet, STATISTICS;
     - autoDeleteUnusedStats, Bool, "true", not_yet, STATISTICS;
     - isolateLogEnable, Bool, "false", no_effect, LOGS;
