@@ -4,12 +4,12 @@
 use allocation_counter::measure;
 use rmq_engine::{CommandKind, StorageDone};
 use rmq_net::codes::{request as code, response};
-use rmq_net::connection::{ConnectionId, ListenerRole, Peer, Verdict};
+use rmq_net::connection::Verdict;
 use rmq_net::frame::{Frame, Serialization};
 use rmq_net::reply::FrameWriter;
 
 use crate::broker::Broker;
-use crate::testing::Cores;
+use crate::testing::{Cores, client_of, pull_fields};
 
 const BODY_BYTES: usize = 4096;
 const QUEUES: u32 = 4;
@@ -48,30 +48,6 @@ fn send_frame(queue_id: u32) -> Vec<u8> {
     frame(code::SEND_MESSAGE_V2, &ext, &[b'x'; BODY_BYTES])
 }
 
-fn pull_ext(offset: &str) -> [(&'static str, &str); 11] {
-    [
-        ("commitOffset", "0"),
-        ("consumerGroup", "g"),
-        ("expressionType", "TAG"),
-        ("maxMsgNums", "32"),
-        ("queueId", "0"),
-        ("queueOffset", offset),
-        ("subVersion", "0"),
-        ("subscription", "A"),
-        ("suspendTimeoutMillis", "0"),
-        ("sysFlag", "4"),
-        ("topic", "T"),
-    ]
-}
-
-fn peer() -> Peer {
-    Peer {
-        id: ConnectionId::from_key(1),
-        address: "127.0.0.1:40000".parse().expect("an address"),
-        role: ListenerRole::Broker,
-    }
-}
-
 /// A turn whose storage takes everything and keeps nothing.
 fn turn(broker: &mut Broker) {
     let now_ms = broker.now_ms;
@@ -93,7 +69,7 @@ fn turn(broker: &mut Broker) {
 /// Sends one burst and returns how many of the answers say that it is stored.
 fn send_burst(broker: &mut Broker, frames: &[Vec<u8>]) -> usize {
     for number in 0..BURST {
-        let verdict = broker.on_frame(&peer(), &frames[(number % QUEUES) as usize]);
+        let verdict = broker.on_frame(&client_of(0), &frames[(number % QUEUES) as usize]);
         assert_eq!(verdict, Verdict::Later, "a send is taken");
     }
     let mut answers = 0;
@@ -110,7 +86,7 @@ fn send_burst(broker: &mut Broker, frames: &[Vec<u8>]) -> usize {
 fn warm(frames: &[Vec<u8>]) -> Cores {
     let mut cores = Cores::new(1);
     assert_eq!(cores.send(0, "T", 0, &[("TAGS", "A")]).code, response::SUCCESS);
-    assert_eq!(cores.call(0, code::PULL_MESSAGE, &pull_ext("0"), b"").code, response::SUCCESS);
+    assert_eq!(cores.call(0, code::PULL_MESSAGE, &pull_fields("0", "0"), b"").code, response::SUCCESS);
     for _ in 0..WARM_BURSTS {
         send_burst(cores.broker(0), frames);
     }
@@ -132,10 +108,10 @@ fn a_message_sent_to_a_warm_core_allocates_nothing_and_one_read_at_the_end_is_no
 
     let end = i64::from((WARM_BURSTS + BURSTS) * BURST / QUEUES) + 1;
     let offset = (end - PULLED as i64).to_string();
-    let pull = frame(code::PULL_MESSAGE, &pull_ext(&offset), b"");
+    let pull = frame(code::PULL_MESSAGE, &pull_fields("0", &offset), b"");
     let mut parcel = None;
     let pulling = measure(|| {
-        assert_eq!(broker.on_frame(&peer(), &pull), Verdict::Later);
+        assert_eq!(broker.on_frame(&client_of(0), &pull), Verdict::Later);
         parcel = broker.take_own_replies();
     });
     let parcel = parcel.expect("what is in memory is answered at once");

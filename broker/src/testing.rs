@@ -79,8 +79,25 @@ fn configured(properties: &[(&str, &str)]) -> BrokerConfig {
     BrokerConfig::from_settings(settings).expect("a configuration")
 }
 
+/// A pull of up to 32 messages tagged A of the topic T, without waiting.
+pub fn pull_fields<'a>(queue_id: &'a str, offset: &'a str) -> [(&'static str, &'a str); 11] {
+    [
+        ("commitOffset", "0"),
+        ("consumerGroup", "g"),
+        ("expressionType", "TAG"),
+        ("maxMsgNums", "32"),
+        ("queueId", queue_id),
+        ("queueOffset", offset),
+        ("subVersion", "0"),
+        ("subscription", "A"),
+        ("suspendTimeoutMillis", "0"),
+        ("sysFlag", "4"),
+        ("topic", "T"),
+    ]
+}
+
 /// The one client connected to a core.
-fn client_of(core: usize) -> Peer {
+pub fn client_of(core: usize) -> Peer {
     Peer {
         id: ConnectionId::from_key((core as u64) << 56 | 1),
         address: "127.0.0.1:40000".parse().expect("an address"),
@@ -341,20 +358,7 @@ fn a_message_sent_through_any_core_is_pulled_through_any_other() {
             let sent = cores.send(queue_id as usize % count, "T", queue_id, &[("TAGS", "A")]);
             assert_eq!((sent.code, sent.ext("queueOffset")), (0, "0"), "{}", sent.remark);
             let queue = queue_id.to_string();
-            let pull = [
-                ("commitOffset", "0"),
-                ("consumerGroup", "g"),
-                ("expressionType", "TAG"),
-                ("maxMsgNums", "32"),
-                ("queueId", queue.as_str()),
-                ("queueOffset", "0"),
-                ("subVersion", "0"),
-                ("subscription", "A"),
-                ("suspendTimeoutMillis", "0"),
-                ("sysFlag", "4"),
-                ("topic", "T"),
-            ];
-            let pulled = cores.call(count - 1, code::PULL_MESSAGE, &pull, b"");
+            let pulled = cores.call(count - 1, code::PULL_MESSAGE, &pull_fields(&queue, "0"), b"");
             assert_eq!((pulled.code, pulled.ext("nextBeginOffset")), (0, "1"), "{}", pulled.remark);
             assert!(pulled.body.windows(4).any(|window| window == b"body"));
         }
