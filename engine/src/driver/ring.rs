@@ -204,14 +204,7 @@ impl RingDriver {
                 self.prepare(core, id, segment_start, len_bytes, from, shard);
             }
             CommandKind::RemoveSegment { segment_start } => {
-                let file = self.segments.remove(segment_start);
-                self.in_background(core, id, move |files| {
-                    let result = files.remove_segment(segment_start);
-                    // Here and not on the core: closing the last descriptor frees the file's blocks, and a file system
-                    // that discards them waits for the device, 160 ms for a GiB.
-                    drop(file);
-                    BackgroundDone::Removed(result)
-                });
+                self.remove(core, id, segment_start);
             }
             CommandKind::WriteSnapshot { at, bytes, .. } => {
                 self.in_background(core, id, move |files| BackgroundDone::Snapshot(files.write_snapshot(at, &bytes)));
@@ -246,6 +239,26 @@ impl RingDriver {
         self.in_background(core, id, move |files| {
             let file = files.create_segment(segment_start, direct_io);
             BackgroundDone::Segment { start: segment_start, len_bytes, file }
+        });
+    }
+
+    fn remove<L>(&mut self, core: &Core<L>, id: CommandId, segment_start: u64) {
+        let file = self.segments.remove(segment_start).map(File::from);
+        let (files, finished) = (self.files.clone(), self.finished.clone());
+        core.spawn_background(async move {
+            let result = rmq_turn::run_blocking(move || files.remove_segment(segment_start)).await;
+            let is_removed = result.is_ok();
+            finished.borrow_mut().push_back((id, BackgroundDone::Removed(result)));
+            // Not on the core: closing the last descriptor frees the file's blocks, for which a file system that
+            // discards them waits 160 ms per GiB.
+            rmq_turn::run_blocking(move || {
+                if let Some(file) = file.filter(|_| is_removed)
+                    && let Err(error) = ShardFiles::free_space(&file)
+                {
+                    tracing::debug!(%error, segment = segment_start, "a removed segment is freed in one piece");
+                }
+            })
+            .await;
         });
     }
 

@@ -20,6 +20,10 @@ use crate::store_dir::DirectIo;
 /// How long writes of a killed predecessor may still be under way in the kernel.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 
+/// What of a removed segment is given back at once, and the pause behind it.
+const FREED_BYTES: u64 = 16 << 20;
+const FREED_PAUSE: Duration = Duration::from_millis(1);
+
 const SNAPSHOT_PREFIX: &str = "snapshot-";
 
 /// The files of one shard. As a [`LogSource`] it reads through the page cache and keeps no segment open afterwards.
@@ -103,6 +107,19 @@ impl ShardFiles {
     pub fn remove_segment(&self, segment_start: u64) -> io::Result<()> {
         fs::remove_file(self.segment_path(segment_start))?;
         File::open(self.log_path())?.sync_all()
+    }
+
+    /// Gives the space of a removed segment back piece by piece: a file system mounted with `discard` tells the device of
+    /// each, and while a device discards a GiB at once, no write of the log gets through. What an error leaves is freed
+    /// when the file is closed.
+    pub fn free_space(file: &File) -> io::Result<()> {
+        let mut len_bytes = file.metadata()?.len();
+        while len_bytes > 0 {
+            len_bytes = len_bytes.saturating_sub(FREED_BYTES);
+            file.set_len(len_bytes)?;
+            std::thread::sleep(FREED_PAUSE);
+        }
+        Ok(())
     }
 
     /// Opens the index file, made if missing.
