@@ -5,7 +5,7 @@
 //! taken the reply, and unless `storeReplyMessageEnable` is off, when it is stored as well. As in RocketMQ, a reply that
 //! could not be stored but was taken counts as sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rmq_net::codes::{request as code, response};
@@ -26,6 +26,8 @@ const ANSWER_MS_MAX: i64 = 10_000;
 pub(crate) const PUSHED_BYTES_MAX: usize = 64 << 20;
 /// What one of them costs beside its frame.
 const PUSH_BYTES: usize = 512;
+/// Replies given up in one turn: each is an append and an answer, and a turn has to stay short.
+const GIVEN_UP_PER_TURN: usize = 256;
 
 /// A reply on its way to its requester.
 struct Push {
@@ -50,6 +52,9 @@ impl Push {
 pub struct Pushes {
     /// By the opaque of the request to the requester. It grows, so the first is the oldest.
     waiting: BTreeMap<i32, Push>,
+    by_requester: BTreeSet<(ConnectionId, i32)>,
+    /// Requesters that are gone and had replies waiting.
+    gone: VecDeque<ConnectionId>,
     last_opaque: i32,
     bytes: usize,
 }
@@ -57,6 +62,7 @@ pub struct Pushes {
 impl Pushes {
     fn take(&mut self, opaque: i32) -> Option<Push> {
         let push = self.waiting.remove(&opaque)?;
+        self.by_requester.remove(&(push.requester, opaque));
         self.bytes -= push.cost_bytes();
         Some(push)
     }
@@ -65,18 +71,25 @@ impl Pushes {
         // Beyond 2^31 pushes it begins anew; those of then have long been answered.
         self.last_opaque = self.last_opaque.checked_add(1).unwrap_or(1);
         self.bytes += push.cost_bytes();
+        self.by_requester.insert((push.requester, self.last_opaque));
         self.waiting.insert(self.last_opaque, push);
         self.last_opaque
     }
 
-    fn overdue(&mut self, now_ms: i64) -> Option<Push> {
-        let (opaque, _) = self.waiting.first_key_value().filter(|(_, push)| push.deadline_ms <= now_ms)?;
-        let opaque = *opaque;
-        self.take(opaque)
+    fn of_requester(&self, requester: ConnectionId) -> Option<i32> {
+        let mut all = self.by_requester.range((requester, i32::MIN)..=(requester, i32::MAX));
+        all.next().map(|(_, opaque)| *opaque)
     }
 
-    fn of_requester(&mut self, requester: ConnectionId) -> Option<Push> {
-        let (opaque, _) = self.waiting.iter().find(|(_, push)| push.requester == requester)?;
+    /// The next reply whose requester is gone or has not answered in time.
+    fn next_given_up(&mut self, now_ms: i64) -> Option<Push> {
+        while let Some(requester) = self.gone.front() {
+            if let Some(opaque) = self.of_requester(*requester) {
+                return self.take(opaque);
+            }
+            self.gone.pop_front();
+        }
+        let (opaque, _) = self.waiting.first_key_value().filter(|(_, push)| push.deadline_ms <= now_ms)?;
         let opaque = *opaque;
         self.take(opaque)
     }
@@ -189,18 +202,20 @@ pub fn on_answer(broker: &mut Broker, answer: &Request<'_>) {
     }
 }
 
-/// Gives up on requesters that do not answer.
+/// Gives up on requesters that are gone or do not answer.
 pub fn tick(broker: &mut Broker) {
     let now_ms = broker.now_ms;
-    while let Some(push) = broker.system.as_mut().and_then(|system| system.pushes.overdue(now_ms)) {
+    for _ in 0..GIVEN_UP_PER_TURN {
+        let Some(push) = broker.system.as_mut().and_then(|system| system.pushes.next_given_up(now_ms)) else { return };
         failed(broker, &push);
     }
 }
 
-/// Gives up on a requester that is gone.
+/// A requester is gone: what waits for it is given up by the next turns.
 pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
-    while let Some(push) = broker.system.as_mut().and_then(|system| system.pushes.of_requester(id)) {
-        failed(broker, &push);
+    let Some(system) = &mut broker.system else { return };
+    if system.pushes.of_requester(id).is_some() {
+        system.pushes.gone.push_back(id);
     }
 }
 
