@@ -66,7 +66,7 @@ fn turn(broker: &mut Broker) {
     broker.on_turn_end(now_ms);
 }
 
-/// Sends one burst and returns how many of the answers say that it is stored.
+/// Sends one burst and returns how many sends were answered.
 fn send_burst(broker: &mut Broker, frames: &[Vec<u8>]) -> usize {
     for number in 0..BURST {
         let verdict = broker.on_frame(&client_of(0), &frames[(number % QUEUES) as usize]);

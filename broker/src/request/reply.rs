@@ -26,8 +26,8 @@ const ANSWER_MS_MAX: i64 = 10_000;
 pub(crate) const PUSHED_BYTES_MAX: usize = 64 << 20;
 /// What one of them costs beside its frame.
 const PUSH_BYTES: usize = 512;
-/// Replies given up in one turn: each is an append and an answer, and a turn has to stay short.
-const GIVEN_UP_PER_TURN: usize = 256;
+/// Replies settled at a turn's end: each is an append and an answer, and a turn has to stay short.
+const SETTLED_PER_TURN: usize = 256;
 
 /// A reply on its way to its requester.
 struct Push {
@@ -47,7 +47,13 @@ impl Push {
     }
 }
 
-/// The replies whose requesters have not answered yet.
+/// A reply whose requester has answered, or never will.
+struct Settled {
+    push: Push,
+    is_taken: bool,
+}
+
+/// The replies whose requesters have not answered yet, and those the log had no room for.
 #[derive(Default)]
 pub struct Pushes {
     /// By the opaque of the request to the requester. It grows, so the first is the oldest.
@@ -55,7 +61,9 @@ pub struct Pushes {
     by_requester: BTreeSet<(ConnectionId, i32)>,
     /// Requesters that are gone and had replies waiting.
     gone: VecDeque<ConnectionId>,
+    to_store: VecDeque<Settled>,
     last_opaque: i32,
+    /// Of all that is waiting or to be stored.
     bytes: usize,
 }
 
@@ -63,7 +71,6 @@ impl Pushes {
     fn take(&mut self, opaque: i32) -> Option<Push> {
         let push = self.waiting.remove(&opaque)?;
         self.by_requester.remove(&(push.requester, opaque));
-        self.bytes -= push.cost_bytes();
         Some(push)
     }
 
@@ -126,7 +133,9 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let requester = client_id.as_deref().and_then(|id| system?.clients.find_producer(id));
     let (Some(client_id), Some(requester)) = (client_id.clone(), requester) else {
         let to = ReplyAddress { is_oneway: true, ..request.reply_address() };
-        store(broker, request.origin, to, queue_id, request.bytes);
+        if store(broker, request.origin, to, queue_id, request.bytes) == Handled::Full {
+            return Ok(Handled::Full);
+        }
         return Err(not_pushed(match client_id {
             Some(id) => format!("push reply message fail, channel of <{id}> not found."),
             None => "reply message properties[REPLY_TO_CLIENT] is null".to_owned(),
@@ -195,19 +204,20 @@ pub fn on_answer(broker: &mut Broker, answer: &Request<'_>) {
         return;
     }
     let Some(push) = system.pushes.take(opaque) else { return };
-    if answer.frame.code == response::SUCCESS {
-        pushed(broker, &push);
-    } else {
-        failed(broker, &push);
-    }
+    settle(broker, Settled { push, is_taken: answer.frame.code == response::SUCCESS });
 }
 
-/// Gives up on requesters that are gone or do not answer.
+/// Stores what there was no room for, and gives up on requesters that are gone or do not answer.
 pub fn tick(broker: &mut Broker) {
     let now_ms = broker.now_ms;
-    for _ in 0..GIVEN_UP_PER_TURN {
-        let Some(push) = broker.system.as_mut().and_then(|system| system.pushes.next_given_up(now_ms)) else { return };
-        failed(broker, &push);
+    for _ in 0..SETTLED_PER_TURN {
+        let Some(pushes) = broker.system.as_mut().map(|system| &mut system.pushes) else { return };
+        let next = pushes.to_store.pop_front();
+        let given_up = |push| Settled { push, is_taken: false };
+        let Some(settled) = next.or_else(|| pushes.next_given_up(now_ms).map(given_up)) else { return };
+        if settle(broker, settled) == Handled::Full {
+            return;
+        }
     }
 }
 
@@ -219,28 +229,42 @@ pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
     }
 }
 
-fn pushed(broker: &mut Broker, push: &Push) {
-    if broker.config.store_reply_message_enable {
-        store(broker, push.origin, push.to, push.queue_id, &push.frame);
-    } else {
-        answer_unstored(broker, push.to, push.queue_id);
+/// Stores a reply and answers its responder, or keeps it until the log has room.
+fn settle(broker: &mut Broker, settled: Settled) -> Handled {
+    let Settled { push, is_taken } = &settled;
+    let to = ReplyAddress { is_oneway: push.to.is_oneway || !is_taken, ..push.to };
+    let handled = store(broker, push.origin, to, push.queue_id, &push.frame);
+    let cost_bytes = push.cost_bytes();
+    if handled == Handled::Taken {
+        if !is_taken {
+            answer_not_taken(broker, push);
+        } else if !broker.config.store_reply_message_enable {
+            answer_unstored(broker, push.to, push.queue_id);
+        }
     }
+    if let Some(system) = &mut broker.system {
+        match handled {
+            Handled::Taken => system.pushes.bytes -= cost_bytes,
+            Handled::Full => system.pushes.to_store.push_front(settled),
+        }
+    }
+    handled
 }
 
-fn failed(broker: &mut Broker, push: &Push) {
-    store(broker, push.origin, ReplyAddress { is_oneway: true, ..push.to }, push.queue_id, &push.frame);
+fn answer_not_taken(broker: &mut Broker, push: &Push) {
     let prefix = Arc::clone(&broker.send_reply_prefix);
     let remark = format!("push reply message to {}fail.", push.client_id);
     broker.reply_with_remark(push.to, response::SYSTEM_ERROR, Some(&remark), Body::None, |ext| ext.begin_with(&prefix));
 }
 
-/// Stores a reply as a message of its topic, and then answers the responder.
-fn store(broker: &mut Broker, origin: Origin, to: ReplyAddress, queue_id: u32, frame: &[u8]) {
+/// Stores a reply as a message of its topic, if it is to be stored, and then answers `to`.
+fn store(broker: &mut Broker, origin: Origin, to: ReplyAddress, queue_id: u32, frame: &[u8]) -> Handled {
     if !broker.config.store_reply_message_enable {
-        return;
+        return Handled::Taken;
     }
-    let Ok(frame) = Frame::decode(frame) else { return };
-    let Ok(header) = SendHeader::decode(&frame) else { return };
+    // Both were decoded when the request came.
+    let Ok(frame) = Frame::decode(frame) else { return Handled::Taken };
+    let Ok(header) = SendHeader::decode(&frame) else { return Handled::Taken };
     let (topic, properties) = (header.topic.to_cow(), header.properties.as_ref().map(|text| text.to_cow()));
     let message = Resend {
         topic: &topic,
@@ -253,7 +277,7 @@ fn store(broker: &mut Broker, origin: Origin, to: ReplyAddress, queue_id: u32, f
         body: frame.body,
     };
     let origin = Origin { purpose: Purpose::PushedReply, picked_queue: Some(queue_id), hops: 0, ..origin };
-    send::resend_or_wait(broker, origin, to, &message);
+    send::resend(broker, origin, to, &message)
 }
 
 /// The requester has the reply, and the log has not.
@@ -393,6 +417,30 @@ mod tests {
         cores.close_client(REQUESTER);
         assert_eq!(answer(&mut cores, opaque).code, 1);
         assert_eq!(stored(&mut cores), 4);
+    }
+
+    #[test]
+    fn replies_the_log_has_no_room_for_wait_for_it() {
+        let mut cores = Cores::new(1);
+        let heartbeat = br#"{"clientID":"asker","consumerDataSet":[],"producerDataSet":[{"groupName":"p"}]}"#;
+        assert_eq!(cores.call(0, code::HEART_BEAT, &[], heartbeat).code, 0);
+        cores.set_disk(0, Disk::Stuck);
+        let body = vec![b'x'; 1 << 20];
+        let mut posted = Vec::new();
+        for _ in 0..16 {
+            posted.push(post_reply(&mut cores, "asker", &body));
+            let push = pushed_to_client(&mut cores);
+            cores.answer_as_client(0, push.opaque, 0);
+        }
+        let waiting = |cores: &mut Cores| cores.broker(0).system.as_ref().map_or(0, |system| system.pushes.bytes);
+        assert!(waiting(&mut cores) > body.len(), "some wait: {}", waiting(&mut cores));
+        cores.set_disk(0, Disk::Works);
+        cores.run();
+        for opaque in posted {
+            let answer = answer(&mut cores, opaque);
+            assert_eq!((answer.code, answer.ext("msgId").len()), (0, 32), "{}", answer.remark);
+        }
+        assert_eq!((stored(&mut cores), waiting(&mut cores)), (16, 0));
     }
 
     #[test]

@@ -539,13 +539,6 @@ pub fn resend(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &R
     }
 }
 
-/// As [`resend`]; when there is no room now, it is tried again until there is.
-pub fn resend_or_wait(broker: &mut Broker, origin: Origin, to: ReplyAddress, message: &Resend<'_>) {
-    if resend(broker, origin, to, message) == Handled::Full {
-        broker.again(origin, &frame_of(to, message));
-    }
-}
-
 fn frame_of(to: ReplyAddress, message: &Resend<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.body.len() + message.properties.len() + 512);
     let code = request::SEND_MESSAGE_V2;
