@@ -31,6 +31,8 @@ pub enum Bug {
     OffsetAcknowledgedEarly,
     /// Append: an offset committed again may be acknowledged although its first record is not durable.
     RepeatedOffsetAcknowledgedEarly,
+    /// Append: a message and the mark that it took another one's place may be torn apart.
+    ConsumedApart,
     /// Append: removing a group's offsets changes memory and not the log.
     RemovalNotLogged,
     /// Recovery and reads: a batch is not compared with its checksum.

@@ -23,13 +23,13 @@ use crate::commit_log::writer::LogWriter;
 use crate::config::ShardConfig;
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::table::{Bounds, QueueRef, QueueTable};
-use crate::offsets::{Offsets, Settings};
+use crate::offsets::{Offsets, Settings, is_own_group};
 use crate::position::LogPosition;
 use crate::segments::Segments;
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 
 pub use append::{AppendError, Placed};
-pub use fetch::{Boundary, Fetch, FetchRequest, Nothing, ReadRecord, Searched, StoreTime, TagFilter};
+pub use fetch::{Boundary, Fetch, FetchRequest, MessageRef, Nothing, ReadRecord, Rows, Searched, StoreTime, TagFilter};
 pub use recover::{LogSource, RecoverError, Recovered, SegmentSource};
 pub use retain::OldSegment;
 pub(crate) use retain::SegmentTimes;
@@ -180,9 +180,14 @@ impl Shard {
         self.offsets.get(group, topic, queue_id).map(|(offset, _)| offset)
     }
 
-    /// All committed offsets: group, topic, queue id, offset.
+    /// Whether the group is done with the message at `offset`: it lies before its offset, or was marked on its own.
+    pub fn is_done(&self, group: &str, topic: &str, queue_id: u32, offset: i64) -> bool {
+        self.offsets.is_done(group, topic, queue_id, offset)
+    }
+
+    /// All committed offsets of clients' groups: group, topic, queue id, offset.
     pub fn offsets(&self) -> impl Iterator<Item = (&str, &str, u32, i64)> {
-        self.offsets.iter()
+        self.offsets.iter().filter(|(group, ..)| !is_own_group(group))
     }
 
     pub fn setting(&self, kind: u8, key: &str) -> Option<&[u8]> {
@@ -218,10 +223,13 @@ impl Shard {
         }
         let mut after = None;
         while let Some((group, topic, queues)) = self.offsets.next(after) {
-            let mut queues: Vec<_> = queues.map(|(queue_id, offset, _)| [queue_id.into(), offset]).collect();
-            queues.sort_unstable();
+            let mut queues: Vec<_> = queues.collect();
+            queues.sort_unstable_by_key(|queue| queue.queue_id);
             add(group, &[], topic.as_bytes());
-            queues.iter().for_each(|numbers| add("", numbers, &[]));
+            for queue in queues {
+                add("", &[queue.queue_id.into(), queue.offset], &[]);
+                queue.done.words().for_each(|(word, bits)| add("", &[word, bits as i64], &[]));
+            }
             after = Some((group, topic));
         }
         let mut after = None;

@@ -1,13 +1,14 @@
 //! The file of a snapshot: what a shard's log had added up to, so that a start replays only what came later.
 //!
 //! A snapshot is fuzzy: the shard goes on while it is written, part by part. It names the position of the log where
-//! it was begun; a start loads the parts and folds the log into them from there on. Offsets and settings may meanwhile
+//! it was begun; a start loads the parts and folds the log into them from there on. Settings may meanwhile
 //! have seen some of that log already, and seeing it again ends in the same state, because the last one wins. A queue
-//! says up to where it has seen the log (`as_of`), and ignores what lies before.
+//! says up to where it has seen the log (`as_of`), and a group's offset where the last record about it ends; they ignore
+//! what lies before.
 //!
 //! | bytes | field      | meaning                                                                         |
 //! |------:|------------|---------------------------------------------------------------------------------|
-//! |     8 | magic      | `RMQSNAP` and the format's version, 1                                           |
+//! |     8 | magic      | `RMQSNAP` and the format's version, 2                                           |
 //! |     4 | `length`   | of the first part, big-endian                                                   |
 //! |     4 | `checksum` | CRC-32 of the part's bytes, begun with the checksum of the part before          |
 //! | length| part       | a [`Part`] as an rkyv archive                                                   |
@@ -22,7 +23,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::PageEntry;
 
-pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x02";
 /// Bytes before each part: its length and its checksum.
 const PART_HEAD_BYTES: usize = 8;
 /// Parts are cut at [`PART_BYTES`]; one that claims to be longer than this is damage.
@@ -84,8 +85,17 @@ pub(crate) struct QueueState {
 pub(crate) struct OffsetState {
     pub group: String,
     pub topic: String,
-    /// Queue id, offset, and where the record that says so ends.
-    pub queues: Vec<(u32, i64, u64)>,
+    pub queues: Vec<ProgressState>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
+pub(crate) struct ProgressState {
+    pub queue_id: u32,
+    pub offset: i64,
+    /// What is done above `offset`: 64 messages to a word, with the number of the word.
+    pub done: Vec<(i64, u64)>,
+    /// Where the record that says so ends.
+    pub end: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]

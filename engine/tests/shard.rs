@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::scrub::{Rotten, scrub};
 use rmq_engine::{
-    AppendError, BatchItem, Boundary, Bounds, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
-    PhysicalOffset, ReadRecord, Record, RecoverError, Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter,
-    Ticket,
+    AppendError, BatchItem, Boundary, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
+    PhysicalOffset, ReadRecord, Record, RecoverError, Rows, Searched, Shard, ShardConfig, StorageError, StoreTime,
+    TagFilter, Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
@@ -262,6 +262,46 @@ fn offsets_are_found_by_time() {
     assert_eq!(fixture.shard.search_time("none", 0, 5, Boundary::Lower, TICKET), Searched::Done(0));
     assert_eq!(fixture.shard.store_time("T", 0, 2999, TICKET), StoreTime::Known(15_990));
     assert_eq!(fixture.shard.store_time("T", 0, 3000, TICKET), StoreTime::NotFound);
+}
+
+#[test]
+fn an_owed_message_is_found_by_its_row_and_read_alone_until_another_takes_its_place() {
+    let mut fixture = Fixture::new();
+    let due = |due_ms: i64| format!("__DUE_MS\u{1}{due_ms}\u{2}TAGS\u{1}x\u{2}");
+    for number in 0..200 {
+        let (properties, body) = (due(5000 + number), [number as u8; 100]);
+        let owed =
+            MessageDraft { properties: properties.as_bytes(), tags_code: 5000 + number, ..draft("owed", 0, &body) };
+        fixture.shard.append(&owed, 5).unwrap();
+        fixture.settle(5);
+    }
+    let done = Done::one("\0own", "owed", 0, 130);
+    fixture.shard.append_consuming(&draft("T", 0, b"delivered"), &done, 6).unwrap();
+    fixture.settle(6);
+    fixture.restart();
+    assert_eq!(fixture.bodies_from("T", 0, 0), [b"delivered"]);
+    assert!(fixture.shard.is_done("\0own", "owed", 0, 130) && !fixture.shard.is_done("\0own", "owed", 0, 131));
+    assert_eq!(fixture.shard.offsets().count(), 0, "clients do not see the server's own groups");
+    let mut rows = Vec::new();
+    let mut from = 0;
+    while from < 200 {
+        match fixture.shard.rows("owed", 0, from, TICKET, |offset, code, message| rows.push((offset, code, message))) {
+            Rows::UpTo(next) => from = next,
+            Rows::Pending => fixture.settle(7),
+            Rows::Failed(error) => panic!("{error}"),
+        }
+    }
+    assert!(rows.iter().map(|(offset, code, _)| (*offset, *code)).eq((0..200).map(|at| (at, 5000 + at))));
+    for (offset, _, message) in rows {
+        let slice = loop {
+            match fixture.shard.read_message(message, TICKET) {
+                ReadRecord::Pending => fixture.settle(7),
+                ReadRecord::Found(slice) => break slice,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(Record::decode(slice.as_ref()).unwrap().queue_offset, offset);
+    }
 }
 
 #[test]

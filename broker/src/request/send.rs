@@ -467,9 +467,10 @@ fn append_failed(broker: &mut Broker, error: &AppendError) -> Outcome {
         AppendError::Poisoned => Err(super::log_failed(&broker.shard)),
         // RocketMQ: CREATE_MAPPED_FILE_FAILED.
         AppendError::SegmentUnavailable { .. } => Err(Refusal::new(response::SYSTEM_ERROR, error.to_string())),
-        AppendError::RecordTooLarge { .. } | AppendError::FieldTooLong { .. } | AppendError::QueueOutOfRange { .. } => {
-            Err(Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()))
-        }
+        AppendError::RecordTooLarge { .. }
+        | AppendError::FieldTooLong { .. }
+        | AppendError::QueueOutOfRange { .. }
+        | AppendError::OwnGroup => Err(Refusal::new(response::MESSAGE_ILLEGAL, error.to_string())),
     }
 }
 

@@ -10,6 +10,7 @@ const KIND_GROUP_OFFSETS_REMOVED: u8 = 2;
 const KIND_TOPIC_REMOVED: u8 = 3;
 const KIND_SETTING: u8 = 4;
 const KIND_SETTING_REMOVED: u8 = 5;
+const KIND_DONE: u8 = 6;
 
 /// A record that is not a message. Big-endian: size i32, magic `RMQI`, kind u8, then per kind:
 ///
@@ -20,6 +21,7 @@ const KIND_SETTING_REMOVED: u8 = 5;
 /// |    3 | topic length u16, topic: forget its queues and every group's offsets in them          |
 /// |    4 | setting kind u8, key length u16, key, value length u32, value: last one wins          |
 /// |    5 | setting kind u8, key length u16, key: the setting is gone                             |
+/// |    6 | first offset i64, queue id u32, group length u16, group, topic length u16, topic, count of bit bytes u16, bits: the group is done with offset `first + n` for every bit n set, counted from the lowest bit of the first byte |
 ///
 /// Integrity is the batch's: a record is read only from a batch whose checksum holds. A kind that is not listed was
 /// written by a later version; recovery refuses the store then.
@@ -30,6 +32,7 @@ pub enum InternalRecord<'a> {
     TopicRemoved { topic: &'a str },
     Setting { kind: u8, key: &'a str, value: &'a [u8] },
     SettingRemoved { kind: u8, key: &'a str },
+    Done { group: &'a str, topic: &'a str, queue_id: u32, first: i64, bits: &'a [u8] },
 }
 
 /// Why bytes are not an internal record.
@@ -52,12 +55,16 @@ impl<'a> InternalRecord<'a> {
                 Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => 2 + name.len() as u64,
                 Self::Setting { key, value, .. } => 1 + 2 + key.len() as u64 + 4 + value.len() as u64,
                 Self::SettingRemoved { key, .. } => 1 + 2 + key.len() as u64,
+                Self::Done { group, topic, bits, .. } => {
+                    8 + 4 + 2 + group.len() as u64 + 2 + topic.len() as u64 + 2 + bits.len() as u64
+                }
             }
     }
 
-    /// The longest of its names, in bytes; each must fit 16 bits.
+    /// The longest of its names (or of its bits), in bytes; each must fit 16 bits.
     pub(crate) fn name_bytes(&self) -> usize {
         match self {
+            Self::Done { group, topic, bits, .. } => group.len().max(topic.len()).max(bits.len()),
             Self::Offset { group, topic, .. } => group.len().max(topic.len()),
             Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => name.len(),
             Self::Setting { key, .. } | Self::SettingRemoved { key, .. } => key.len(),
@@ -107,6 +114,15 @@ impl<'a> InternalRecord<'a> {
                 put(&(key.len() as u16).to_be_bytes());
                 put(key.as_bytes());
             }
+            Self::Done { group, topic, queue_id, first, bits } => {
+                put(&[KIND_DONE]);
+                put(&first.to_be_bytes());
+                put(&queue_id.to_be_bytes());
+                for bytes in [group.as_bytes(), topic.as_bytes(), bits] {
+                    put(&(bytes.len() as u16).to_be_bytes());
+                    put(bytes);
+                }
+            }
         }
         assert!(rest.is_empty(), "a record fills exactly its size");
     }
@@ -140,6 +156,13 @@ impl<'a> InternalRecord<'a> {
             KIND_SETTING_REMOVED => {
                 let [kind] = reader.array()?;
                 Self::SettingRemoved { kind, key: name(&mut reader)? }
+            }
+            KIND_DONE => {
+                let first = reader.i64()?;
+                let queue_id = u32::from_be_bytes(reader.array()?);
+                let (group, topic) = (name(&mut reader)?, name(&mut reader)?);
+                let bits_bytes = u16::from_be_bytes(reader.array()?);
+                Self::Done { group, topic, queue_id, first, bits: reader.bytes(usize::from(bits_bytes))? }
             }
             kind => return Err(InternalRecordError::UnknownKind { kind }),
         };
@@ -181,6 +204,7 @@ mod tests {
             round_trip(InternalRecord::TopicRemoved { topic: &first });
             round_trip(InternalRecord::Setting { kind, key: &first, value: &value });
             round_trip(InternalRecord::SettingRemoved { kind, key: &second });
+            round_trip(InternalRecord::Done { group: &first, topic: &second, queue_id, first: offset, bits: &value });
         }
 
         #[test]

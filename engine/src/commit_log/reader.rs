@@ -134,12 +134,24 @@ impl LogReader {
 
     /// The durable bytes of the record a queue's row points to, checked against what the row says.
     pub fn record(&mut self, row: &Row, log: &LogWriter, ticket: Ticket) -> Located {
+        self.record_in(self.window_of(row.position, row.size_bytes), row, log, ticket)
+    }
+
+    /// As [`record`](Self::record), for a reader that wants nothing else around it: unless its chunk is at hand, only the
+    /// record's own blocks are read.
+    pub fn record_alone(&mut self, row: &Row, log: &LogWriter, ticket: Ticket) -> Located {
+        let chunk = self.window_of(row.position, row.size_bytes);
+        let key = if self.windows.contains(chunk) { chunk } else { blocks_of(row.position, row.size_bytes) };
+        self.record_in(key, row, log, ticket)
+    }
+
+    fn record_in(&mut self, key: WindowKey, row: &Row, log: &LogWriter, ticket: Ticket) -> Located {
         let Row { position, size_bytes: len, checksum, .. } = *row;
         if let Some(slice) = self.in_memory(position, len, log) {
             return Located::Found(slice);
         }
         let offset = PhysicalOffset::new(self.shard, LogPosition::new(position));
-        let located = self.in_window(position, len, log, Some(ticket), |bytes, is_verified| {
+        let located = self.in_window(key, position, len, log, Some(ticket), |bytes, is_verified| {
             record::is_at(bytes, len, offset) && (is_verified || record::is_intact(bytes, checksum))
         });
         if matches!(located, Located::Damaged) {
@@ -153,7 +165,7 @@ impl LogReader {
     pub fn bytes(&mut self, position: u64, len: u32, log: &LogWriter, ticket: Ticket) -> Located {
         match self.in_memory(position, len, log) {
             Some(slice) => Located::Found(slice),
-            None => self.in_window(position, len, log, Some(ticket), |_, _| true),
+            None => self.in_window(self.window_of(position, len), position, len, log, Some(ticket), |_, _| true),
         }
     }
 
@@ -174,19 +186,18 @@ impl LogReader {
         if end <= start + self.geometry.chunk_bytes {
             return WindowKey { start, len: self.geometry.chunk_bytes as u32 };
         }
-        let start = position / BLOCK * BLOCK;
-        WindowKey { start, len: (end.next_multiple_of(BLOCK) - start) as u32 }
+        blocks_of(position, len)
     }
 
     fn in_window(
         &mut self,
+        key: WindowKey,
         position: u64,
         len: u32,
         log: &LogWriter,
         ticket: Option<Ticket>,
         is_good: impl FnOnce(&[u8], bool) -> bool,
     ) -> Located {
-        let key = self.window_of(position, len);
         let located = match self.windows.get(key) {
             Some(Window::Queued(waiting) | Window::Loading(waiting)) => {
                 if let Some(ticket) = ticket
@@ -291,6 +302,12 @@ impl LogReader {
             _ => Vec::new(),
         }
     }
+}
+
+/// The blocks a record stands in.
+fn blocks_of(position: u64, len: u32) -> WindowKey {
+    let start = position / BLOCK * BLOCK;
+    WindowKey { start, len: ((position + u64::from(len)).next_multiple_of(BLOCK) - start) as u32 }
 }
 
 /// Checks the batches of a window as far as their headers lead from its start. A window that starts inside a large

@@ -387,6 +387,19 @@ pub fn tags_code(properties: &[u8]) -> i64 {
     code
 }
 
+/// The property a message begins with while it is owed to another queue: when it is due, milliseconds since 1970.
+pub const DUE_PROPERTY: &str = "__DUE_MS";
+
+/// The code of the row of a message with these properties: its tag hash; of a message that is owed, when it is due.
+pub fn row_code(properties: &[u8]) -> i64 {
+    let due = properties.strip_prefix(DUE_PROPERTY.as_bytes()).and_then(|rest| rest.strip_prefix(b"\x01"));
+    let digits = due.and_then(|rest| rest.split(|byte| *byte == 2).next());
+    match digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok()) {
+        Some(due_ms) => due_ms,
+        None => tags_code(properties),
+    }
+}
+
 /// Java's `String.hashCode`, sign-extended.
 pub fn tag_hash(tag: &str) -> i64 {
     i64::from(tag.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit))))

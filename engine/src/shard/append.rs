@@ -11,9 +11,10 @@ use crate::config::{BATCH_BYTES_MAX, QUEUE_COUNT_MAX};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Queue, QueueRef};
+use crate::offsets::{Done, is_own_group};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
-use crate::shard::Shard;
+use crate::shard::{MessageRef, Shard};
 use crate::storage::StorageError;
 
 /// Where a message went.
@@ -24,6 +25,8 @@ pub struct Placed {
     pub queue_offset: i64,
     /// The message may be acknowledged once [`Shard::durable`] has reached this.
     pub end: LogPosition,
+    /// For [`Shard::read_message`].
+    pub message: MessageRef,
 }
 
 /// Why nothing was appended.
@@ -38,6 +41,9 @@ pub enum AppendError {
     /// For the client: a queue id no topic can have.
     #[error("queue id {queue_id} is not below {queue_count_max}")]
     QueueOutOfRange { queue_id: u32, queue_count_max: u32 },
+    /// For the client: the name is one of those the server uses for itself.
+    #[error("group names do not begin with a zero character")]
+    OwnGroup,
     /// For us, later: too much waits for the disk. Stop reading sockets until writes complete.
     #[error("{pending_bytes} bytes wait for the disk")]
     BatchFull { pending_bytes: u64 },
@@ -62,6 +68,43 @@ impl Shard {
         self.make_room(bytes, now_ms)?;
         let queue = self.queues.find_or_create(draft.topic, draft.queue_id, 0).ok_or_else(|| out_of_range(draft))?;
         Ok(self.place(queue, draft, &item, bytes, now_ms))
+    }
+
+    /// Appends a message that takes the place of another one: the group is done with that, and both become durable
+    /// together, or neither does.
+    pub fn append_consuming(
+        &mut self,
+        draft: &MessageDraft<'_>,
+        consumed: &Done<'_>,
+        now_ms: i64,
+    ) -> Result<Placed, AppendError> {
+        let item =
+            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
+        check_draft(draft)?;
+        check_item(&item)?;
+        let Done { group, topic, queue_id, first, bits } = *consumed;
+        let consuming = InternalRecord::Done { group, topic, queue_id, first, bits };
+        check_length("name", consuming.name_bytes(), usize::from(u16::MAX))?;
+        let bytes = record::record_bytes(draft, item.body, item.properties);
+        self.make_room(bytes + consuming.size_bytes(), now_ms)?;
+        let queue = self.queues.find_or_create(draft.topic, draft.queue_id, 0).ok_or_else(|| out_of_range(draft))?;
+        let placed = self.place(queue, draft, &item, bytes, now_ms);
+        if planted::is(Bug::ConsumedApart) {
+            self.seal_batch();
+            self.make_room(consuming.size_bytes(), now_ms)?;
+        }
+        consuming.encode(self.log.append(consuming.size_bytes()));
+        let end = self.log.appended_end();
+        self.offsets.mark_done(consumed, end);
+        Ok(Placed { end, ..placed })
+    }
+
+    /// Records that a group is done with messages, in whatever order.
+    pub fn mark_done(&mut self, done: &Done<'_>) -> Result<LogPosition, AppendError> {
+        let Done { group, topic, queue_id, first, bits } = *done;
+        let end = self.append_internal(&InternalRecord::Done { group, topic, queue_id, first, bits })?;
+        self.offsets.mark_done(done, end);
+        Ok(end)
     }
 
     /// Appends the messages of one batch behind each other in one write: durable together, or not at all. Only the
@@ -105,12 +148,13 @@ impl Shard {
         let physical_offset = PhysicalOffset::new(self.config.shard, position);
         let queue = self.queues.get_mut(queue_ref).expect("the queue was just found");
         let is_indexed = is_indexed(draft.sys_flag);
+        let mut checksum = 0;
         let queue_offset = if is_indexed { queue.next } else { 0 };
         let placement = Placement { queue_offset, physical_offset, store_timestamp_ms: now_ms };
         let encoded = self.log.append(bytes);
         record::encode(encoded, draft, item, &placement);
         if is_indexed {
-            let checksum = record::checksum_but_body(encoded).unwrap_or_default();
+            checksum = record::checksum_but_body(encoded).unwrap_or_default();
             let row = Row {
                 position: position.bytes(),
                 tags_code: item.tags_code,
@@ -129,10 +173,11 @@ impl Shard {
         }
         self.counters.messages_appended += 1;
         self.counters.message_bytes_appended += bytes;
-        Placed { physical_offset, queue_offset, end: LogPosition::new(position.bytes() + bytes) }
+        let message = MessageRef { position: position.bytes(), size_bytes: bytes as u32, checksum };
+        Placed { physical_offset, queue_offset, end: LogPosition::new(position.bytes() + bytes), message }
     }
 
-    /// Records how far a group has consumed a queue. An unchanged value writes nothing and returns where the record
+    /// Records how far a group has consumed a queue; it goes on from exactly there. An unchanged value writes nothing and returns where the record
     /// that says so ends.
     pub fn commit_offset(
         &mut self,
@@ -141,9 +186,8 @@ impl Shard {
         queue_id: u32,
         offset: i64,
     ) -> Result<LogPosition, AppendError> {
-        if let Some((known, end)) = self.offsets.get(group, topic, queue_id)
-            && known == offset
-        {
+        refuse_own_group(group)?;
+        if let Some(end) = self.offsets.is_just_at(group, topic, queue_id, offset) {
             if planted::is(Bug::RepeatedOffsetAcknowledgedEarly) {
                 return Ok(self.log.durable());
             }
@@ -159,6 +203,7 @@ impl Shard {
 
     /// Forgets all offsets of a group.
     pub fn remove_offsets_of_group(&mut self, group: &str) -> Result<LogPosition, AppendError> {
+        refuse_own_group(group)?;
         if !self.offsets.has_group(group) {
             return Ok(self.log.appended_end());
         }
@@ -286,6 +331,10 @@ pub(super) fn push_row(queue: &mut Queue, row: Row, pages: &mut IndexPages) {
         queue.pages.push(pages.add(&queue.open));
         queue.open.clear();
     }
+}
+
+fn refuse_own_group(group: &str) -> Result<(), AppendError> {
+    if is_own_group(group) { Err(AppendError::OwnGroup) } else { Ok(()) }
 }
 
 fn out_of_range(draft: &MessageDraft<'_>) -> AppendError {

@@ -10,7 +10,7 @@ use crate::consume_queue::pages::PageRead;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
 use crate::planted::{self, Bug};
-use crate::position::PhysicalOffset;
+use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::{Shard, Ticket};
 use crate::storage::StorageError;
 
@@ -92,6 +92,33 @@ pub enum Nothing {
 pub enum ReadRecord {
     Found(Slice),
     NotFound,
+    Pending,
+    Failed(StorageError),
+}
+
+/// Where a message stands in the log of its shard, and how it is verified: enough to read it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRef {
+    pub(crate) position: u64,
+    pub(crate) size_bytes: u32,
+    pub(crate) checksum: u32,
+}
+
+impl MessageRef {
+    pub fn position(&self) -> LogPosition {
+        LogPosition::new(self.position)
+    }
+
+    pub fn size_bytes(&self) -> u32 {
+        self.size_bytes
+    }
+}
+
+/// What asking for the rows of a queue gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// All rows before this offset were told.
+    UpTo(i64),
     Pending,
     Failed(StorageError),
 }
@@ -283,6 +310,56 @@ impl Shard {
         })?;
         let is_this = row.position == position && row.size_bytes == size;
         Ok((is_this && record::is_intact(slice.as_ref(), row.checksum)).then_some(slice))
+    }
+
+    /// A message alone, wherever it is: on disk only its own blocks are read. It must be durable.
+    pub fn read_message(&mut self, message: MessageRef, ticket: Ticket) -> ReadRecord {
+        let MessageRef { position, size_bytes, checksum } = message;
+        if position < self.log_start {
+            return ReadRecord::NotFound;
+        }
+        let row = Row { position, size_bytes, checksum, tags_code: 0, store_time_ms: 0 };
+        let located = self.reader.record_alone(&row, &self.log, ticket);
+        self.issue_reads();
+        match located {
+            Located::Found(slice) => ReadRecord::Found(slice),
+            Located::Damaged => ReadRecord::NotFound,
+            Located::Pending => ReadRecord::Pending,
+            Located::Failed(error) => ReadRecord::Failed(error),
+        }
+    }
+
+    /// Tells the readable messages of a queue from offset `from` on, at most those of one page of the index: offset, the
+    /// code of the row (of an owed message: when it is due), and where the message is.
+    pub fn rows(
+        &mut self,
+        topic: &str,
+        queue_id: u32,
+        from: i64,
+        ticket: Ticket,
+        mut tell: impl FnMut(i64, i64, MessageRef),
+    ) -> Rows {
+        let Some(queue) = self.queues.find(topic, queue_id).and_then(|queue| self.queues.get(queue)) else {
+            return Rows::UpTo(from);
+        };
+        let from = from.max(queue.min);
+        let end = queue
+            .visible
+            .min((from - queue.base) / ROWS_PER_PAGE as i64 * ROWS_PER_PAGE as i64 + queue.base + ROWS_PER_PAGE as i64);
+        let mut page = None;
+        for offset in from..end {
+            let row =
+                row_at(queue, offset, &mut page, |entry| read_page(&mut self.pages, &mut self.commands, entry, ticket));
+            match row {
+                Ok(row) => {
+                    let Row { position, size_bytes, checksum, .. } = row;
+                    tell(offset, row.tags_code, MessageRef { position, size_bytes, checksum });
+                }
+                Err(Unavailable::Pending) => return Rows::Pending,
+                Err(Unavailable::Failed(error)) => return Rows::Failed(error),
+            }
+        }
+        Rows::UpTo(end.max(from))
     }
 
     /// The offset of the message at the boundary of a point of time, clamped into the queue's bounds; the end if

@@ -17,13 +17,13 @@ use crate::buffer::{BLOCK_BYTES, BufferPool, UniqueBuffer};
 use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader, VerifiedBatch};
 use crate::commit_log::internal::{self, InternalRecord, InternalRecordError};
 use crate::commit_log::reader::LogReader;
-use crate::commit_log::record::{self, Record, RecordError, is_indexed, tags_code};
+use crate::commit_log::record::{self, Record, RecordError, is_indexed, row_code};
 use crate::commit_log::writer::{LogEnd, LogWriter};
 use crate::config::{Geometry, SPARE_CHUNKS_MAX, ShardConfig};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::{QueueRef, QueueTable};
-use crate::offsets::{Offsets, Settings};
+use crate::offsets::{Done, Offsets, Settings};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::segments::Segments;
@@ -478,7 +478,7 @@ impl Fold {
         }
         let row = Row {
             position,
-            tags_code: tags_code(record.properties),
+            tags_code: row_code(record.properties),
             store_time_ms: record.store_timestamp_ms,
             size_bytes: record.size_bytes,
             checksum: record::checksum_but_body(bytes).unwrap_or_default(),
@@ -489,12 +489,14 @@ impl Fold {
         Ok(())
     }
 
-    /// Offsets and settings from a snapshot may have seen the record already. That is harmless: whatever came later
-    /// comes again too.
+    /// Settings from a snapshot may have seen the record already. That is harmless: whatever came later comes again too.
     fn internal(&mut self, record: &InternalRecord<'_>, position: u64, end: LogPosition) {
         match *record {
             InternalRecord::Offset { group, topic, queue_id, offset } => {
-                self.offsets.set(group, topic, queue_id, offset, end);
+                self.offsets.set_again(group, topic, queue_id, offset, end);
+            }
+            InternalRecord::Done { group, topic, queue_id, first, bits } => {
+                self.offsets.mark_done_again(&Done { group, topic, queue_id, first, bits }, end);
             }
             InternalRecord::GroupOffsetsRemoved { group } => self.offsets.remove_group(group),
             InternalRecord::TopicRemoved { topic } => {

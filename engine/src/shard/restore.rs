@@ -9,11 +9,11 @@ use crate::config::ShardConfig;
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::ROWS_PER_PAGE;
 use crate::consume_queue::table::{PageEntry, QueueTable};
-use crate::offsets::{Offsets, Settings};
+use crate::offsets::{DoneBits, Offsets, Settings};
 use crate::position::LogPosition;
 use crate::shard::SegmentTimes;
 use crate::shard::recover::{Fold, Seen};
-use crate::snapshot::{Decoder, End, Part, QueueName, QueueState, SnapshotError, Start};
+use crate::snapshot::{Decoder, End, Part, ProgressState, QueueName, QueueState, SnapshotError, Start};
 
 /// What a snapshot said.
 pub(super) struct Restored {
@@ -60,8 +60,9 @@ pub(super) fn restore(
             }
             Part::Offsets(offsets) => {
                 for of in offsets {
-                    for (queue_id, offset, end) in of.queues {
-                        loading.offsets.set(&of.group, &of.topic, queue_id, offset, LogPosition::new(end));
+                    for ProgressState { queue_id, offset, done, end } in of.queues {
+                        let (done, end) = (DoneBits::from_words(done), LogPosition::new(end));
+                        loading.offsets.restore(&of.group, &of.topic, queue_id, offset, done, end);
                     }
                 }
             }

@@ -4,9 +4,12 @@
 use crate::config::SNAPSHOT_RETRY_MS;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{PageEntry, Queue};
+use crate::offsets::Progress;
 use crate::planted::{self, Bug};
 use crate::shard::Shard;
-use crate::snapshot::{Encoder, End, OffsetState, PART_BYTES, Part, QueueName, QueueState, SettingState, Start};
+use crate::snapshot::{
+    Encoder, End, OffsetState, PART_BYTES, Part, ProgressState, QueueName, QueueState, SettingState, Start,
+};
 use crate::storage::{CommandKind, StorageError};
 
 /// Parts that gather at most while others are written: on its way through a service thread a write takes many turns.
@@ -239,8 +242,9 @@ impl Shard {
             let Some((group, topic, queues)) = self.offsets.next(after.as_ref().map(|(g, t)| (&**g, &**t))) else {
                 return (offsets, true);
             };
-            let queues: Vec<_> = queues.map(|(queue_id, offset, end)| (queue_id, offset, end.bytes())).collect();
+            let queues: Vec<_> = queues.map(progress).collect();
             bytes += size_of::<OffsetState>() + group.len() + topic.len() + size_of_val(&queues[..]);
+            bytes += queues.iter().map(|queue| size_of_val(&queue.done[..])).sum::<usize>();
             offsets.push(OffsetState { group: group.to_owned(), topic: topic.to_owned(), queues });
             *after = Some((group.into(), topic.into()));
         }
@@ -283,6 +287,10 @@ impl Shard {
             (Ok(()), _) => self.snapshots.taking = Some(taking),
         }
     }
+}
+
+fn progress(of: Progress<'_>) -> ProgressState {
+    ProgressState { queue_id: of.queue_id, offset: of.offset, done: of.done.words().collect(), end: of.end.bytes() }
 }
 
 fn name(queue: &Queue) -> QueueName {

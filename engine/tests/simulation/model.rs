@@ -1,6 +1,6 @@
 //! What the shard should hold, told in the plainest way: a list of everything that was appended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rmq_engine::PhysicalOffset;
 
@@ -18,6 +18,7 @@ pub struct Sent {
 pub enum Entry {
     Message { topic: &'static str, queue_id: u32, queue_offset: i64, sent: Sent },
     Offset { group: &'static str, topic: &'static str, queue_id: u32, offset: i64 },
+    Done { group: &'static str, topic: &'static str, queue_id: u32, first: i64, bits: Vec<u8> },
     GroupRemoved { group: &'static str },
     TopicRemoved { topic: &'static str },
     Setting { kind: u8, key: &'static str, value: Option<Vec<u8>> },
@@ -51,6 +52,8 @@ pub struct Appended {
 pub struct State {
     pub queues: BTreeMap<(&'static str, u32), Vec<Sent>>,
     pub offsets: BTreeMap<(&'static str, &'static str, u32), i64>,
+    /// What groups are done with at or above their offsets.
+    pub done: BTreeSet<(&'static str, &'static str, u32, i64)>,
     pub settings: BTreeMap<(u8, &'static str), Vec<u8>>,
 }
 
@@ -72,11 +75,28 @@ impl State {
             }
             Entry::Offset { group, topic, queue_id, offset } => {
                 self.offsets.insert((group, topic, *queue_id), *offset);
+                self.done.retain(|(of, from, id, _)| (of, from, id) != (group, topic, queue_id));
             }
-            Entry::GroupRemoved { group } => self.offsets.retain(|(of, _, _), _| of != group),
+            Entry::Done { group, topic, queue_id, first, bits } => {
+                let at = self.offsets.entry((group, topic, *queue_id)).or_default();
+                for n in (0..bits.len() * 8).filter(|n| bits[n / 8] & (1 << (n % 8)) != 0) {
+                    let offset = first + n as i64;
+                    if *at <= offset {
+                        self.done.insert((group, topic, *queue_id, offset));
+                    }
+                }
+                while self.done.remove(&(group, topic, *queue_id, *at)) {
+                    *at += 1;
+                }
+            }
+            Entry::GroupRemoved { group } => {
+                self.offsets.retain(|(of, _, _), _| of != group);
+                self.done.retain(|(of, ..)| of != group);
+            }
             Entry::TopicRemoved { topic } => {
                 self.queues.retain(|(of, _), _| of != topic);
                 self.offsets.retain(|(_, of, _), _| of != topic);
+                self.done.retain(|(_, of, ..)| of != topic);
             }
             Entry::Setting { kind, key, value: Some(value) } => {
                 self.settings.insert((*kind, key), value.clone());

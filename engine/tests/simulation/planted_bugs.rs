@@ -23,6 +23,7 @@ const BUGS: &[Bug] = &[
     Bug::RowsShownBeforeDurable,
     Bug::OffsetAcknowledgedEarly,
     Bug::RepeatedOffsetAcknowledgedEarly,
+    Bug::ConsumedApart,
     Bug::RemovalNotLogged,
     Bug::BatchChecksumNotChecked,
     Bug::PositionNotChecked,

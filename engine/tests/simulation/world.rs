@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rmq_engine::commit_log::record::tags_code;
 use rmq_engine::{
-    AppendError, BatchItem, Bounds, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft, Nothing,
-    OldSegment, Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter, Ticket,
+    AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft,
+    Nothing, OldSegment, Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter, Ticket,
 };
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
@@ -210,7 +210,8 @@ impl World {
 
     fn step(&mut self, busyness: usize) {
         match self.random.below(20) {
-            0..=7 => self.send(),
+            0..=6 => self.send(),
+            7 => self.send_in_place_of_another(),
             8 | 9 => self.send_batch(),
             10 | 11 => self.change_something_small(),
             12 => self.fetch_somewhere(),
@@ -339,6 +340,23 @@ impl World {
         }
     }
 
+    /// A message takes the place of another one, as a delayed one does when it is delivered.
+    fn send_in_place_of_another(&mut self) {
+        let ((topic, queue_id), (from, from_id), body) = (self.place(), self.place(), self.body());
+        let (group, first) = (*self.random.pick(&GROUPS), self.random.below(10) as i64);
+        let draft = self.draft(topic, queue_id, &body, TAGS[1]);
+        let done = Done::one(group, from, from_id, first);
+        match self.shard.append_consuming(&draft, &done, self.now_ms) {
+            Ok(placed) => {
+                self.note_message(topic, queue_id, placed, &body, TAGS[1]);
+                let entry = Entry::Done { group, topic: from, queue_id: from_id, first, bits: vec![1] };
+                self.note(self.shard.appended(), placed.end, entry);
+                self.appends += 1;
+            }
+            Err(error) => self.check_refusal(error),
+        }
+    }
+
     fn send_batch(&mut self) {
         let (topic, queue_id) = self.place();
         let bodies: Vec<_> = (0..1 + self.random.below(20)).map(|_| (self.body(), *self.random.pick(&TAGS))).collect();
@@ -400,7 +418,13 @@ impl World {
         let (group, key) = (*self.random.pick(&GROUPS), *self.random.pick(&KEYS));
         let before = self.shard.appended();
         let (end, entry) = match self.random.below(24) {
-            0..=10 => {
+            0..=5 => {
+                let first = self.random.below(80) as i64;
+                let bits: Vec<u8> = (0..1 + self.random.below(12)).map(|_| self.random.next() as u8).collect();
+                let end = self.shard.mark_done(&Done { group, topic, queue_id, first, bits: &bits });
+                (end, Entry::Done { group, topic, queue_id, first, bits })
+            }
+            6..=10 => {
                 let offset = self.random.below(5) as i64;
                 let end = self.shard.commit_offset(group, topic, queue_id, offset);
                 (end, Entry::Offset { group, topic, queue_id, offset })
@@ -745,6 +769,13 @@ impl World {
         assert!(
             offsets.iter().map(|(key, offset)| (*key, *offset)).eq(self.state.offsets.iter().map(|(k, o)| (*k, *o)))
         );
+        for (group, topic, queue_id) in self.state.offsets.keys().copied() {
+            let at = self.state.offsets[&(group, topic, queue_id)];
+            for offset in 0..200 {
+                let is_done = offset < at || self.state.done.contains(&(group, topic, queue_id, offset));
+                assert_eq!(self.shard.is_done(group, topic, queue_id, offset), is_done, "{offset} of {topic}");
+            }
+        }
         for kind in 0..2 {
             let settings = self.shard.settings(kind).map(|(key, value)| (key, value.to_vec()));
             let expected = self.state.settings.iter().filter(|((of, _), _)| *of == kind);
