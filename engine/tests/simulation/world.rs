@@ -417,14 +417,8 @@ impl World {
         let (topic, queue_id) = self.place();
         let (group, key) = (*self.random.pick(&GROUPS), *self.random.pick(&KEYS));
         let before = self.shard.appended();
-        let (end, entry) = match self.random.below(24) {
-            0..=5 => {
-                let first = self.random.below(80) as i64;
-                let bits: Vec<u8> = (0..1 + self.random.below(12)).map(|_| self.random.next() as u8).collect();
-                let end = self.shard.mark_done(&Done { group, topic, queue_id, first, bits: &bits });
-                (end, Entry::Done { group, topic, queue_id, first, bits })
-            }
-            6..=10 => {
+        let (end, entry) = match self.random.below(28) {
+            0..=10 => {
                 let offset = self.random.below(5) as i64;
                 let end = self.shard.commit_offset(group, topic, queue_id, offset);
                 (end, Entry::Offset { group, topic, queue_id, offset })
@@ -435,7 +429,13 @@ impl World {
                 (self.shard.put_setting(kind, key, value.as_deref()), Entry::Setting { kind, key, value })
             }
             21 | 22 => (self.shard.remove_offsets_of_group(group), Entry::GroupRemoved { group }),
-            _ => (self.shard.remove_topic(topic), Entry::TopicRemoved { topic }),
+            23 => (self.shard.remove_topic(topic), Entry::TopicRemoved { topic }),
+            _ => {
+                let first = self.random.below(80) as i64;
+                let bits: Vec<u8> = (0..1 + self.random.below(12)).map(|_| self.random.next() as u8).collect();
+                let end = self.shard.mark_done(&Done { group, topic, queue_id, first, bits: &bits });
+                (end, Entry::Done { group, topic, queue_id, first, bits })
+            }
         };
         match end {
             Ok(end) if before < self.shard.appended() => {
