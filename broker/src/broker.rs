@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
+use crate::owed::Owed;
 use crate::poll::LongPolls;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
@@ -197,6 +198,7 @@ pub struct Broker {
     pub counters: Counters,
     pub polls: LongPolls,
     pub gathers: Gathers,
+    pub owed: Owed,
     pub paths: PathCounters,
     /// Reused for the properties of the message being stored.
     pub(crate) scratch: Vec<u8>,
@@ -226,6 +228,7 @@ impl Broker {
     pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
         let BrokerParts { config, core_count, store_host, shard, topics, groups, system, scrub_state } = parts;
         let settings_end = shard.durable();
+        let owed = Owed::new(&shard);
         let mut stamp = Vec::new();
         properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
         properties::push(&mut stamp, "TRACE_ON", if config.trace_on { b"true" } else { b"false" });
@@ -250,6 +253,7 @@ impl Broker {
             counters: Counters::default(),
             polls: LongPolls::default(),
             gathers: Gathers::default(),
+            owed,
             paths: PathCounters::default(),
             scratch: Vec::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
@@ -651,6 +655,7 @@ impl Broker {
         self.now_ms = now_ms;
         self.work_off_backlog();
         self.settle_durable();
+        crate::owed::tick(self);
         self.resume_jobs();
         requests::pull::wake_polls(self);
         self.tick();

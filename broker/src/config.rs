@@ -48,6 +48,45 @@ impl FromSetting for FlushDiskType {
     }
 }
 
+/// The delays of levels 1, 2, ..., milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelayLevels(Box<[i64]>);
+
+impl DelayLevels {
+    /// As many as the schedule topic's queues can be told apart by what is owed.
+    const COUNT_MAX: usize = 200;
+
+    /// `1s 5s 10m 2h 1d`. `None` if it is not a list of such delays.
+    pub fn parse(text: &str) -> Option<Self> {
+        let delay_ms = |text: &str| {
+            let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at))?;
+            let (number, unit) = text.split_at(unit_at);
+            let unit_ms = match unit {
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return None,
+            };
+            number.parse::<u32>().ok().map(|number| i64::from(number) * unit_ms)
+        };
+        let levels: Box<[i64]> = text.split_whitespace().map(delay_ms).collect::<Option<_>>()?;
+        (1..=Self::COUNT_MAX).contains(&levels.len()).then_some(Self(levels))
+    }
+
+    /// The level's queue in the schedule topic and its delay in milliseconds; one beyond the last is the last.
+    pub fn of(&self, level: i64) -> Option<(u8, i64)> {
+        let queue_id = usize::try_from(level.checked_sub(1)?).ok()?.min(self.0.len() - 1);
+        Some((queue_id as u8, self.0[queue_id]))
+    }
+}
+
+impl FromSetting for DelayLevels {
+    fn from_setting(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
 /// `a;b;c`; empty parts are dropped.
 impl FromSetting for Vec<String> {
     fn from_setting(text: &str) -> Option<Self> {
@@ -110,6 +149,14 @@ typed_settings! {
 
         max_message_size: u32 = "maxMessageSize",
         reject_transaction_message: bool = "rejectTransactionMessage",
+        message_delay_level: DelayLevels = "messageDelayLevel",
+        enable_schedule_message_stats: bool = "enableScheduleMessageStats",
+        timer_wheel_enable: bool = "timerWheelEnable",
+        timer_max_delay_sec: i64 = "timerMaxDelaySec",
+        timer_precision_ms: i64 = "timerPrecisionMs",
+        recall_message_enable: bool = "recallMessageEnable",
+        allow_recall_when_broker_not_writeable: bool = "allowRecallWhenBrokerNotWriteable",
+        append_topic_for_timer_delete_key: bool = "appendTopicForTimerDeleteKey",
         start_accept_send_request_time_stamp: i64 = "startAcceptSendRequestTimeStamp",
         sync_flush_timeout: i64 = "syncFlushTimeout",
 

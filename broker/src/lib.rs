@@ -14,6 +14,7 @@ mod gather;
 mod letter;
 pub mod memory;
 pub mod node;
+pub mod owed;
 mod poll;
 mod registrar;
 mod request;

@@ -90,6 +90,8 @@ pub struct Node {
     /// Since when every reply is out and the shard takes its last snapshot.
     drained_since: Option<Instant>,
     next_core: usize,
+    /// When the turn began whose wall time the broker has.
+    turn_began: Instant,
     next_tick: Instant,
     next_idle_scan: Instant,
     /// Messages appended and windows of the log read as of the last such scan.
@@ -118,6 +120,7 @@ impl Node {
             stopping_since: None,
             drained_since: None,
             next_core: 0,
+            turn_began: now,
             next_tick: now,
             next_idle_scan: now + IDLE_SCAN,
             work_at_scan: 0,
@@ -300,6 +303,7 @@ impl App for Node {
 
     fn on_turn_end(&mut self, core: &mut Core<Letter>) {
         self.services.set_now(&core.clock);
+        self.turn_began = core.clock.monotonic;
         if core.index() == SYSTEM_CORE && self.stopping_since.is_none() {
             self.listeners.iter_mut().for_each(|listener| listener.arm(&mut core.ring));
         }
@@ -317,7 +321,9 @@ impl App for Node {
         if self.connections.wants_turn() {
             return Some(self.services.started); // Long past: at once.
         }
-        Some(self.next_tick)
+        let owed = self.services.broker.as_ref().and_then(|broker| broker.owed.due_in_ms(broker.now_ms));
+        let owed = owed.and_then(|in_ms| self.turn_began.checked_add(Duration::from_millis(in_ms as u64)));
+        Some(owed.map_or(self.next_tick, |owed| owed.min(self.next_tick)))
     }
 
     fn waited_for_by(&self) -> Waiting {

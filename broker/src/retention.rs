@@ -7,11 +7,12 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rmq_engine::{OldSegment, Shard};
+use rmq_engine::{LogPosition, OldSegment, Shard};
 use rmq_net::codes::response;
 
 use crate::broker::{Broker, Refusal};
 use crate::config::BrokerConfig;
+use crate::owed::Owed;
 
 /// How full a disk is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl Retention {
         self.next_ms = 0;
     }
 
-    fn look(&mut self, shard: &mut Shard, config: &BrokerConfig, disk: Disk, now_ms: i64) {
+    fn look(&mut self, shard: &mut Shard, owed: &mut Owed, config: &BrokerConfig, disk: Disk, now_ms: i64) {
         let percent = disk.used_percent();
         self.note_fullness(config, percent);
         let is_manual = self.manual_looks > 0;
@@ -101,6 +102,10 @@ impl Retention {
             if !is_free {
                 // A restart would still need it. With a newer snapshot it will not, at one of the next looks.
                 return shard.want_snapshot();
+            }
+            // What is owed moves out of it first.
+            if !owed.is_clear_before(LogPosition::new(start.bytes() + shard.config().geometry.segment_bytes)) {
+                return;
             }
             tracing::info!(
                 shard = shard.config().shard,
@@ -144,7 +149,7 @@ pub fn tick(broker: &mut Broker) {
     }
     broker.retention.next_ms = broker.now_ms.saturating_add(broker.config.clean_resource_interval);
     let disk = Disk::of(&broker.config.store_path_root_dir);
-    broker.retention.look(&mut broker.shard, &broker.config, disk, broker.now_ms);
+    broker.retention.look(&mut broker.shard, &mut broker.owed, &broker.config, disk, broker.now_ms);
 }
 
 #[cfg(test)]
@@ -177,7 +182,7 @@ mod tests {
             cores.now_ms += 10_000;
             let now_ms = cores.now_ms + hours_later * HOUR_MS;
             let broker = cores.broker(0);
-            broker.retention.look(&mut broker.shard, &broker.config, disk(used_percent), now_ms);
+            broker.retention.look(&mut broker.shard, &mut broker.owed, &broker.config, disk(used_percent), now_ms);
             cores.send(0, "T", 0, &[]);
         }
         cores.broker(0).shard.log_start().bytes()
@@ -199,6 +204,27 @@ mod tests {
         let mut cores = filled();
         cores.call(0, rmq_net::codes::request::DELETE_EXPIRED_COMMITLOG, &[], &[]);
         assert!(look(&mut cores, 50, 73) > 0, "somebody asked for it");
+    }
+
+    #[test]
+    fn what_is_owed_moves_out_of_a_segment_before_it_goes() {
+        let mut cores = Cores::with_config(1, &[("cleanResourceInterval", "86400000")]);
+        let start_ms = cores.now_ms;
+        let deliver_ms = start_ms + 48 * HOUR_MS;
+        for number in 0..200 {
+            let asked = (deliver_ms + number).to_string();
+            assert_eq!(cores.send(0, "T", 0, &[("TIMER_DELIVER_MS", &asked)]).code, 0);
+        }
+        for _ in 0..64 {
+            assert_eq!(cores.send_with(0, "T", 0, &[], &[], &vec![7; 2 << 20]).code, 0);
+        }
+        let gone = (0..10).map(|_| look(&mut cores, 86, 0)).max();
+        assert!(gone > Some(16 << 20), "the first segments have gone: {gone:?}");
+        cores.restart();
+        let max = cores.broker(0).shard.bounds("T", 0).max;
+        cores.now_ms = deliver_ms + 1000;
+        cores.run();
+        assert_eq!(cores.broker(0).shard.bounds("T", 0).max, max + 200, "each is delivered once");
     }
 
     #[test]

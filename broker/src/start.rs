@@ -350,6 +350,7 @@ fn topic_settings(config: &BrokerConfig, metadata_page_size: Option<usize>) -> T
         default_topic_queue_nums: config.default_topic_queue_nums as i32,
         cluster_topic_enable: config.cluster_topic_enable,
         broker_topic_enable: config.broker_topic_enable,
+        timer_wheel_enable: config.timer_wheel_enable,
         trace_topic: config.trace_topic_enable.then(|| config.msg_trace_topic_name.clone()),
         validate_system_topic_when_update_topic: config.validate_system_topic_when_update_topic,
         enable_mixed_message_type: config.enable_mixed_message_type,

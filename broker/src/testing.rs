@@ -61,6 +61,9 @@ pub struct Cores {
     letters: VecDeque<(usize, usize, Letter)>,
     sent: Vec<Sent>,
     next_opaque: i32,
+    config: Arc<BrokerConfig>,
+    /// How often the cores were started.
+    starts: u64,
     pub now_ms: i64,
 }
 
@@ -111,19 +114,40 @@ impl Cores {
     }
 
     pub fn with_config(count: usize, properties: &[(&str, &str)]) -> Self {
-        let now_ms = 1_700_000_000_000;
-        let config = Arc::new(configured(properties));
+        let mut cores = Self {
+            cores: Vec::new(),
+            letters: VecDeque::new(),
+            sent: Vec::new(),
+            next_opaque: 1,
+            config: Arc::new(configured(properties)),
+            starts: 0,
+            now_ms: 1_700_000_000_000,
+        };
+        cores.start((0..count).map(|_| MemoryStorage::new()).collect());
+        cores
+    }
+
+    /// The process is killed and started again: what its storage has is all that is left.
+    pub fn restart(&mut self) {
+        let storages = self.cores.drain(..).map(|core| core.storage).collect();
+        self.letters.clear();
+        self.start(storages);
+    }
+
+    fn start(&mut self, storages: Vec<MemoryStorage>) {
+        let (config, now_ms, count) = (self.config.clone(), self.now_ms, storages.len());
+        self.starts += 1;
         let durability = match config.flush_disk_type {
             FlushDiskType::Async => Durability::Async,
             FlushDiskType::Sync => Durability::Sync,
         };
-        let mut cores = Vec::new();
-        for core in 0..count {
-            let mut storage = MemoryStorage::new();
+        let mut stored = None;
+        for (core, mut storage) in storages.into_iter().enumerate() {
             let geometry = Geometry { segment_bytes: 16 << 20, chunk_bytes: 1 << 16 };
-            let shard_config = ShardConfig { geometry, durability, ..ShardConfig::new(core as u16, 1) };
-            let shard = storage.open(shard_config).expect("an empty shard");
-            let (topics, groups) = tables(&config, &stored_settings(&shard), now_ms).expect("no settings to read");
+            let shard_config = ShardConfig { geometry, durability, ..ShardConfig::new(core as u16, self.starts) };
+            let shard = storage.open(shard_config).expect("a shard");
+            let settings = stored.get_or_insert_with(|| stored_settings(&shard));
+            let (topics, groups) = tables(&config, settings, now_ms).expect("settings to read");
             let system = (core == 0).then(|| {
                 let clients = ClientRegistry::new(config.reject_pull_consumer_enable, config.channel_expired_timeout);
                 System::new(clients, None, BrokerStats::new("DefaultCluster", 0, now_ms), now_ms)
@@ -134,9 +158,8 @@ impl Cores {
             let parts =
                 BrokerParts { config, core_count: count, store_host, shard, topics, groups, system, scrub_state };
             let broker = Broker::new(core, parts, now_ms);
-            cores.push(CoreOfTest { broker, storage, disk: Disk::Works, stuck: VecDeque::new() });
+            self.cores.push(CoreOfTest { broker, storage, disk: Disk::Works, stuck: VecDeque::new() });
         }
-        Self { cores, letters: VecDeque::new(), sent: Vec::new(), next_opaque: 1, now_ms }
     }
 
     pub fn broker(&mut self, core: usize) -> &mut Broker {

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::DelayLevels;
 use super::machine::Machine;
 
 /// One property of RocketMQ 5.5, declared once.
@@ -39,6 +40,8 @@ pub enum Kind {
     Host,
     /// `host:port` separated by `;`.
     Addresses,
+    /// Delays such as `5s`, `1m`, `2h`, `1d`, separated by blanks.
+    Delays,
     /// Hours of the day, `00` to `23`, separated by `;`.
     Hours,
 }
@@ -81,6 +84,7 @@ impl Kind {
             Kind::Ip => raw.parse::<IpAddr>().ok()?.to_string(),
             Kind::Host => host(raw)?,
             Kind::Addresses => addresses(raw)?.join(";"),
+            Kind::Delays => DelayLevels::parse(raw).map(|_| raw.to_owned())?,
             Kind::Hours => {
                 let is_hour = |part: &str| part.trim().parse::<u8>().is_ok_and(|hour| hour < 24);
                 raw.split(';').all(is_hour).then(|| raw.to_owned())?
@@ -101,6 +105,7 @@ impl Kind {
             Kind::Ip => "an IPv4 or IPv6 address".into(),
             Kind::Host => "an IPv4 or IPv6 address or a host name".into(),
             Kind::Addresses => "host:port, several separated by ;".into(),
+            Kind::Delays => "delays such as 5s, 1m, 2h or 1d, 1 to 200 of them, separated by blanks".into(),
             Kind::Hours => "hours from 00 to 23, several separated by ;".into(),
         }
     }

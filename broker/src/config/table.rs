@@ -64,6 +64,7 @@ const TOPIC_LENGTH: &str = "topic names have at most 127 characters, and the rec
 const FIXED_NAMESRV: &str = "the name servers are those given at start";
 const UNUSED: &str = "RocketMQ declares it without using it";
 const NO_SETTER: &str = "RocketMQ does not read it from files either";
+const OWED: &str = "delayed messages and timers are part of the log: no wheel, no files of their own, no threads";
 
 // Reasons for `not_yet`.
 const REPLICATION: &str = "replication is not built yet";
@@ -72,8 +73,6 @@ const AUTH: &str = "authentication and authorization are not built yet, so RingM
 const POP: &str = "pop consumption is not built yet";
 const ASSIGNMENT: &str = "queue assignment by the broker is not built yet";
 const TRANSACTIONS: &str = "transactions are not built yet";
-const DELAY: &str = "delay levels are not built yet";
-const TIMERS: &str = "timer messages and recall are not built yet";
 const LITE: &str = "lite topics are not built yet";
 const LMQ: &str = "light message queues are not built yet";
 const COMPACTION: &str = "compacted topics are not built yet";

@@ -47,7 +47,12 @@ fn every_name_type_and_default_is_that_of_rocketmq() {
             "boolean" => matches!(declared.kind, Kind::Bool | Kind::Only("false")),
             "int" | "long" => matches!(declared.kind, Kind::Int(_, _)),
             "double" => declared.kind == Kind::Float,
-            "String" => matches!(declared.kind, Kind::Text | Kind::Ip | Kind::Host | Kind::Addresses | Kind::Hours),
+            "String" => {
+                matches!(
+                    declared.kind,
+                    Kind::Text | Kind::Ip | Kind::Host | Kind::Addresses | Kind::Hours | Kind::Delays
+                )
+            }
             _ => matches!(declared.kind, Kind::Choice(_) | Kind::Only(_)),
         };
         assert!(fits, "{class}.{name} is a {java_type}, declared as {:?}", declared.kind);

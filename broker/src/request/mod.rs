@@ -2,11 +2,13 @@
 
 pub mod client;
 pub mod dead_letter;
+pub mod delay;
 pub mod group;
 pub mod lock;
 pub mod message;
 pub mod offset;
 pub mod pull;
+pub mod recall;
 pub mod reply;
 pub mod runtime;
 pub mod send;
@@ -43,6 +45,7 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
 fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>) -> Outcome {
     let handler: fn(&mut Broker, &Request<'_>) -> Outcome = match request_code {
         code::SEND_REPLY_MESSAGE | code::SEND_REPLY_MESSAGE_V2 => reply::handle,
+        code::RECALL_MESSAGE => recall::handle,
         code::HEART_BEAT => client::heartbeat,
         code::UNREGISTER_CLIENT => client::unregister,
         code::GET_CONSUMER_LIST_BY_GROUP => client::consumer_list,
@@ -72,6 +75,7 @@ fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>
         code::GET_BROKER_CONFIG => runtime::config,
         code::VIEW_BROKER_STATS_DATA => runtime::statistic,
         code::DELETE_EXPIRED_COMMITLOG => runtime::delete_expired,
+        code::SWITCH_TIMER_ENGINE => runtime::switch_timer_engine,
         code::UPDATE_AND_GET_GROUP_FORBIDDEN => group::forbidden,
         _ => return Err(not_supported(request_code)),
     };

@@ -3,6 +3,7 @@
 
 use rmq_net::body;
 use rmq_net::codes::response;
+use rmq_net::header::send::TimerEngineHeader;
 use rmq_net::header::topic::StatsHeader;
 
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
@@ -60,6 +61,19 @@ pub fn delete_expired(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let to = request.reply_address();
     let ask = |broker: &mut Broker| broker.retention.delete_expired_now();
     gather::gather(broker, ask, move |broker, _: Vec<()>| broker.reply_done(to));
+    Ok(Handled::Taken)
+}
+
+/// SWITCH_TIMER_ENGINE: there is one, which stands for RocketMQ's file time wheel (since 5.3, 10.2).
+pub fn switch_timer_engine(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    let header = TimerEngineHeader::decode(&request.frame)?;
+    let wanted = header.engine.as_ref().map(|engine| engine.to_cow()).unwrap_or_default();
+    if wanted != "F" || !broker.config.timer_wheel_enable {
+        let remark =
+            format!("E_T={wanted}: this broker has one timer engine, F, and it is on while timerWheelEnable is true");
+        return Err(Refusal::new(response::INVALID_PARAMETER, remark));
+    }
+    broker.reply_done(request.reply_address());
     Ok(Handled::Taken)
 }
 

@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rmq_engine::commit_log::record::DUE_PROPERTY;
 use rmq_engine::{AppendError, BatchItem, MessageDraft, PhysicalOffset, Placed};
 use rmq_net::body::TopicFilterType;
 use rmq_net::codes::{request, response};
@@ -23,6 +24,8 @@ use rmq_net::message::{batch, properties};
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
+use crate::owed::{self, DELIVERED_BYTES, owed_properties};
+use crate::request::delay::{Asked, Later, RecallHandle};
 use crate::request::{dead_letter, send_back, topic_change};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
@@ -38,6 +41,8 @@ pub struct SendDone {
     queue_offset: i64,
     placed: Positions,
     transaction_id: ShortText,
+    /// Of a timer.
+    recall_handle: Option<Box<str>>,
 }
 
 enum Positions {
@@ -194,39 +199,29 @@ fn check_and_store(
 struct Found<'a> {
     tags: Option<&'a str>,
     unique_key: Option<&'a str>,
-    /// `DELAY` above zero.
-    has_delay: bool,
+    /// What asks for a later delivery.
+    asked: Asked<'a>,
     /// `TRAN_MSG` = true.
     is_transactional: bool,
-    /// What else asks for a feature that is not built yet.
-    unsupported: Option<&'static str>,
     /// `INNER_NUM`: the body is said to hold a batch that stays one record.
     is_inner_batch: bool,
     /// A key the broker sets or removes itself is among them.
     has_broker_keys: bool,
 }
 
-fn look_at(text: &[u8], is_retry: bool) -> Found<'_> {
+fn look_at(text: &[u8]) -> Found<'_> {
     let mut found = Found::default();
     for (key, value) in properties::iter(text) {
         match key {
             b"TAGS" => found.tags = str::from_utf8(value).ok(),
             b"UNIQ_KEY" => found.unique_key = str::from_utf8(value).ok(),
-            b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" => found.has_broker_keys = true,
+            b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"__DUE_MS" => found.has_broker_keys = true,
             b"TRAN_MSG" => found.is_transactional = value.eq_ignore_ascii_case(b"true"),
             b"INNER_NUM" => found.is_inner_batch = true,
-            b"DELAY" => found.has_delay = !is_retry && is_positive(value),
-            b"TIMER_DELAY_SEC" if !is_retry => found.unsupported = Some("the property TIMER_DELAY_SEC"),
-            b"TIMER_DELAY_MS" if !is_retry => found.unsupported = Some("the property TIMER_DELAY_MS"),
-            b"TIMER_DELIVER_MS" if !is_retry => found.unsupported = Some("the property TIMER_DELIVER_MS"),
-            _ => {}
+            _ => found.asked.note(key, value),
         }
     }
     found
-}
-
-fn is_positive(number: &[u8]) -> bool {
-    str::from_utf8(number).ok().and_then(|text| text.parse::<i64>().ok()).is_some_and(|level| level > 0)
 }
 
 fn refuse_unsupported(found: &Found<'_>, sys_flag: i32) -> Result<(), Refusal> {
@@ -234,10 +229,6 @@ fn refuse_unsupported(found: &Found<'_>, sys_flag: i32) -> Result<(), Refusal> {
         "the property TRAN_MSG"
     } else if sys_flag & TRANSACTION_PREPARED != 0 {
         "a prepared or rolled back transaction in their sysFlag"
-    } else if found.has_delay {
-        "the property DELAY"
-    } else if let Some(property) = found.unsupported {
-        property
     } else {
         return Ok(());
     };
@@ -275,11 +266,11 @@ fn store_one(
     queue_id: u32,
     text: &mut Vec<u8>,
 ) -> Outcome {
-    let is_retry = topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%");
-    let found = look_at(text, is_retry);
+    let found = look_at(text);
     refuse_unsupported(&found, header.sys_flag)?;
     check_inner_batch(broker, topic, header, found.is_inner_batch)?;
     let code = found.tags.map_or(0, tags_code);
+    let later = found.asked.later(broker)?;
     let transaction_id = match found.unique_key {
         Some(key) => ShortText::new(key),
         None => ShortText::Inline { length: 0, bytes: [0; ShortText::INLINE_BYTES] },
@@ -297,11 +288,25 @@ fn store_one(
         given => given,
     };
     text.extend_from_slice(&broker.stamp);
+    let owed;
+    let (text, recall_handle) = match &later {
+        None => (&text[..], None),
+        Some(later) => {
+            owed = later_properties(text, later, topic, queue_id);
+            check_properties_size(owed.len() + DELIVERED_BYTES)?;
+            (&owed[..], recall_handle(broker, request, later, topic, transaction_id.as_str()))
+        }
+    };
     check_sizes(broker, request.frame.body.len(), text.len())?;
     let draft = draft(broker, request, header, topic, queue_id, text, code);
     refuse_if_full(broker)?;
-    match broker.shard.append(&draft, broker.now_ms) {
+    let appended = match later {
+        None => broker.shard.append(&draft, broker.now_ms),
+        Some(later) => owed::store(broker, later.queue, &draft, None),
+    };
+    match appended {
         Ok(placed) => {
+            let topic = later.map_or(topic, |later| later.queue.topic());
             broker.counters.put(topic, 1, request.frame.body.len() as u64);
             let done = SendDone {
                 to: request.reply_address(),
@@ -310,12 +315,41 @@ fn store_one(
                 queue_offset: placed.queue_offset,
                 placed: Positions::One(placed.physical_offset),
                 transaction_id,
+                recall_handle,
             };
             broker.after(placed.end, After::SendDone(done));
             Ok(Handled::Taken)
         }
         Err(error) => append_failed(broker, &error),
     }
+}
+
+/// A level takes the timers' properties away, as in RocketMQ.
+fn later_properties(text: &[u8], later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
+    let Some(out_ms) = later.out_ms else {
+        let mut kept = Vec::with_capacity(text.len());
+        properties::copy_without(text, &["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"], &mut kept);
+        return owed_properties(&kept, later.due_ms, topic, queue_id);
+    };
+    let mut timed = text.to_vec();
+    properties::push(&mut timed, "TIMER_OUT_MS", out_ms.to_string().as_bytes());
+    owed_properties(&timed, later.due_ms, topic, queue_id)
+}
+
+fn recall_handle(
+    broker: &Broker,
+    request: &Request<'_>,
+    later: &Later,
+    topic: &str,
+    unique_key: &str,
+) -> Option<Box<str>> {
+    let timestamp_ms = later.out_ms? + 1;
+    if group_of_retry_topic(topic).is_some() || request.origin.purpose != Purpose::Client {
+        return None;
+    }
+    let (topic, broker_name) = (topic.to_owned(), broker.config.broker_name.clone());
+    let handle = RecallHandle { topic, broker_name, timestamp_ms, unique_key: unique_key.to_owned() };
+    Some(handle.encode().into())
 }
 
 /// Each item becomes a message of its own; its properties are stored byte for byte.
@@ -335,18 +369,18 @@ fn store_batch(
             format!("the batch of {} bytes is larger than maxMessageSize ({limit})", body.len()),
         ));
     }
-    let header_found = look_at(text, false);
+    let header_found = look_at(text);
     check_inner_batch(broker, topic, header, header_found.is_inner_batch)?;
-    let is_special = header_found.has_delay || header_found.is_transactional || header_found.unsupported.is_some();
-    if is_special || header.sys_flag & TRANSACTION_MASK != 0 {
-        let remark = "a batch can hold neither delayed, nor timed, nor transactional messages";
-        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
+    if is_special(&header_found) || header.sys_flag & TRANSACTION_MASK != 0 {
+        return Err(special_in_batch());
     }
     let mut items = Vec::new();
     for item in batch::items(body) {
         let item = item.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
-        let found = look_at(item.properties, false);
-        refuse_unsupported(&found, 0)?;
+        let found = look_at(item.properties);
+        if is_special(&found) {
+            return Err(special_in_batch());
+        }
         check_sizes(broker, item.body.len(), item.properties.len())?;
         items.push(BatchItem {
             flag: item.flag,
@@ -384,6 +418,7 @@ fn store_batch(
                 queue_offset: first.queue_offset,
                 placed: Positions::Batch(placed.iter().map(|one| one.physical_offset).collect()),
                 transaction_id,
+                recall_handle: None,
             };
             let end = last.end;
             broker.after(end, After::SendDone(done));
@@ -391,6 +426,16 @@ fn store_batch(
         }
         Err(error) => append_failed(broker, &error),
     }
+}
+
+fn is_special(found: &Found<'_>) -> bool {
+    found.asked.is_anything() || found.is_transactional
+}
+
+#[cold]
+fn special_in_batch() -> Refusal {
+    let remark = "a batch can hold neither delayed, nor timed, nor transactional messages";
+    Refusal::new(response::MESSAGE_ILLEGAL, remark)
 }
 
 fn draft<'a>(
@@ -443,7 +488,7 @@ fn check_properties_size(properties_bytes: usize) -> Result<(), Refusal> {
 #[cold]
 fn drop_broker_keys(text: &mut Vec<u8>) {
     let mut kept = Vec::with_capacity(text.len());
-    properties::copy_without(text, &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER"], &mut kept);
+    properties::copy_without(text, &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DUE_PROPERTY], &mut kept);
     *text = kept;
 }
 
@@ -494,6 +539,9 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
         ext.int("queueOffset", done.queue_offset);
         if !transaction_id.is_empty() {
             ext.text("transactionId", transaction_id);
+        }
+        if let Some(handle) = &done.recall_handle {
+            ext.text("recallHandle", handle);
         }
     });
 }

@@ -1,7 +1,7 @@
 //! CONSUMER_SEND_MSG_BACK (36): a consumer could not handle a message and wants it again later.
 //!
-//! Delay levels do not exist yet, so the message returns at once; after too many tries it goes to the
-//! group's dead letters.
+//! It returns after the delay of the level asked for, or else of level 3 + the tries so far; after too many tries it
+//! goes to the group's dead letters.
 
 use rmq_engine::{PhysicalOffset, ReadRecord, Slice};
 use rmq_net::body::topic::perm;
@@ -196,6 +196,8 @@ mod tests {
             assert_eq!((answer.code, answer.ext.len()), (0, 0), "{}", answer.remark);
         }
         assert_eq!([0, 1].map(|core| queue_nums(&mut cores, core, "%RETRY%g")), [Some(5); 2]);
+        cores.now_ms += 10_000;
+        cores.run();
         let queues: usize = [0, 1].into_iter().map(|core| cores.broker(core).shard.queues("%RETRY%g").count()).sum();
         assert_eq!(queues, 5);
         assert_eq!(send_back(&mut cores, 0, offset, "-1").code, 0);

@@ -181,6 +181,19 @@ headers! {
         region_id: optional Text<'a> = "MSG_REGION";
         trace_on: optional bool = "TRACE_ON";
     }
+
+    /// RECALL_MESSAGE (370).
+    RecallHeader<'a> {
+        producer_group: optional Text<'a> = "producerGroup";
+        topic: required Text<'a> = "topic";
+        recall_handle: required Text<'a> = "recallHandle";
+    }
+
+    /// SWITCH_TIMER_ENGINE (5001).
+    TimerEngineHeader<'a> {
+        /// `F`: the time wheel in files; `R`: RocksDB.
+        engine: optional Text<'a> = "E_T";
+    }
 }
 
 #[cfg(test)]

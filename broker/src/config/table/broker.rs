@@ -162,7 +162,7 @@ table! {
     - asyncSendEnable, Bool, "true", no_effect, NO_LOCKS;
     - useServerSideResetOffset, Bool, "true", not_yet, "resets of offsets by the broker are not built yet";
     - consumerOffsetUpdateVersionStep, LONG, "500", no_effect, RECORDS;
-    - delayOffsetUpdateVersionStep, LONG, "200", not_yet, DELAY;
+    - delayOffsetUpdateVersionStep, LONG, "200", no_effect, OWED;
     - lockInStrictMode, Bool, "false", not_yet, REPLICATION;
     - compatibleWithOldNameSrv, Bool, "true", not_yet, REPLICATION;
     - enableControllerMode, Only("false"), "false", not_yet, CONTROLLER;
@@ -223,8 +223,8 @@ table! {
     - enableLmqStats, Bool, "false", not_yet, LMQ;
     - configManagerVersion, Text, "v1", no_effect, ROCKSDB;
     - useSingleRocksDBForAllConfigs, Bool, "false", no_effect, ROCKSDB;
-    - allowRecallWhenBrokerNotWriteable, Bool, "true", not_yet, TIMERS;
-    - recallMessageEnable, Bool, "false", not_yet, TIMERS;
+    - allowRecallWhenBrokerNotWriteable, Bool, "true", used, "recall timers even when brokerPermission lacks write";
+    - recallMessageEnable, Bool, "false", used, "let producers recall timers (370)";
     - enableRegisterProducer, Bool, "true", used, "keep the connections of producers";
     - enableCreateSysGroup, Bool, "true", used, "system groups are created even when autoCreateSubscriptionGroup is false";
     - enableLiteEventMode, Bool, "true", not_yet, LITE;

@@ -1,0 +1,622 @@
+//! Messages this shard owes: delayed ones and timers, until they are delivered, and half messages, until they are ended.
+//!
+//! A message waits in the shard of the queue it is for, in an internal queue of that shard. It begins with the property
+//! [`DUE_PROPERTY`], which also is the code of its row, so that a start finds all that is open by reading rows only. When
+//! it is due, what becomes of it and the mark that it is done are one atomic append: nothing is delivered twice or lost,
+//! whenever the process dies. In memory an open message costs 32 bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rmq_engine::commit_log::record::{DUE_PROPERTY, row_code};
+use rmq_engine::{
+    AppendError, Done, LogPosition, MessageDraft, MessageRef, Placed, ReadRecord, Rows, Shard, Slice, Ticket,
+};
+use rmq_net::message::names::{SCHEDULE_TOPIC, TRANS_HALF_TOPIC};
+use rmq_net::message::tags::tags_code;
+use rmq_net::message::{properties, record};
+use rustc_hash::FxHashMap;
+
+use crate::broker::{Broker, Handled};
+use crate::state::reserved::TIMER_TOPIC;
+
+/// Keeps track of which messages are done. No client can name it.
+const GROUP: &str = "\0owed";
+/// Reads for this module; nobody waits under it, each turn asks again.
+const TICKET: Ticket = Ticket(0);
+/// How many messages may be owed by one core: 1 GiB of memory.
+pub const OWED_MAX: usize = 32 << 20;
+/// Most messages that become due in one turn, so that live requests get theirs.
+const DUE_PER_TURN: usize = 256;
+/// No more while so many bytes of the log are on their way to the disk.
+const UNDURABLE_BYTES_MAX: u64 = 2 << 20;
+/// How many messages are read before they are due.
+const READ_AHEAD: usize = 2048;
+const READ_AHEAD_MS: i64 = 500;
+/// Pages of rows one turn of the start looks at, and asks for at once.
+const PAGES_PER_TURN: usize = 64;
+const ROWS_PER_PAGE: i64 = 128;
+/// Messages moved to the end of the log in one turn.
+const MOVES_PER_TURN: usize = 64;
+/// How long to rest when the disk refuses.
+const REST_MS: i64 = 1000;
+
+/// An internal queue whose messages are owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwedQueue {
+    Timer,
+    Half,
+    /// A delay level, counted from 0 as the queue ids of RocketMQ's schedule topic are.
+    Level(u8),
+}
+
+impl OwedQueue {
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Timer => TIMER_TOPIC,
+            Self::Half => TRANS_HALF_TOPIC,
+            Self::Level(_) => SCHEDULE_TOPIC,
+        }
+    }
+
+    pub fn queue_id(self) -> u32 {
+        match self {
+            Self::Timer | Self::Half => 0,
+            Self::Level(level) => level.into(),
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Timer => 0,
+            Self::Half => 1,
+            Self::Level(level) => level.saturating_add(2),
+        }
+    }
+
+    fn of_number(number: u8) -> Self {
+        match number {
+            0 => Self::Timer,
+            1 => Self::Half,
+            level => Self::Level(level - 2),
+        }
+    }
+
+    /// Those the shard has messages in.
+    fn all(shard: &Shard) -> Vec<Self> {
+        let levels = shard.queues(SCHEDULE_TOPIC).filter_map(|(queue_id, ..)| u8::try_from(queue_id).ok());
+        let mut queues: Vec<_> = levels.map(Self::Level).chain([Self::Timer, Self::Half]).collect();
+        queues.sort_unstable_by_key(|queue| queue.number());
+        queues
+    }
+
+    /// The mark that the message at `offset` is done.
+    pub fn done(self, offset: i64) -> Done<'static> {
+        Done::one(GROUP, self.topic(), self.queue_id(), offset)
+    }
+
+    pub fn is_done(self, shard: &Shard, offset: i64) -> bool {
+        shard.is_done(GROUP, self.topic(), self.queue_id(), offset)
+    }
+}
+
+/// Queue and offset in one number; offsets stay below 2^56.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    fn new(queue: OwedQueue, offset: i64) -> Self {
+        Self(u64::from(queue.number()) << 56 | offset as u64)
+    }
+
+    fn queue(self) -> OwedQueue {
+        OwedQueue::of_number((self.0 >> 56) as u8)
+    }
+
+    fn offset(self) -> i64 {
+        (self.0 & ((1 << 56) - 1)) as i64
+    }
+}
+
+struct Open {
+    due_ms: i64,
+    place: Place,
+    message: MessageRef,
+}
+
+const _: () = assert!(size_of::<Open>() == 32, "what an owed message costs");
+
+/// Rows of a queue that were there at the start and have not been looked at.
+struct Unread {
+    queue: OwedQueue,
+    next: i64,
+    end: i64,
+}
+
+/// Moving what is owed out of the oldest segments, which are to go.
+#[derive(Default)]
+struct Clearing {
+    /// Nothing owed stands before this position of the log.
+    clear: u64,
+    wanted: u64,
+    unread: VecDeque<Unread>,
+}
+
+/// What one core owes, by time.
+pub struct Owed {
+    /// By the second in which it is due; those up to `opened_s` are in `near`.
+    later: BTreeMap<i64, Vec<Open>>,
+    near: BTreeMap<(i64, Place), MessageRef>,
+    opened_s: i64,
+    count: usize,
+    unread: VecDeque<Unread>,
+    clearing: Clearing,
+    /// Messages up to here were read before they were due, and how many of them still wait.
+    read_up_to: (i64, Place),
+    read_count: usize,
+    /// Unique keys of timers that were recalled and are due now, with the offset of the recall.
+    recalled: FxHashMap<Box<str>, i64>,
+    /// The disk has to do something first; its completion wakes the core.
+    is_waiting: bool,
+    rest_until_ms: i64,
+}
+
+impl Owed {
+    /// All that is open in the shard will be found by the first turns.
+    pub fn new(shard: &Shard) -> Self {
+        let unread = OwedQueue::all(shard).into_iter().filter_map(|queue| {
+            let end = shard.bounds(queue.topic(), queue.queue_id()).max;
+            let next = shard.offset(GROUP, queue.topic(), queue.queue_id()).unwrap_or(0);
+            (next < end).then_some(Unread { queue, next, end })
+        });
+        Self {
+            later: BTreeMap::new(),
+            near: BTreeMap::new(),
+            opened_s: i64::MIN,
+            count: 0,
+            unread: unread.collect(),
+            clearing: Clearing::default(),
+            read_up_to: (i64::MIN, Place(0)),
+            read_count: 0,
+            recalled: FxHashMap::default(),
+            is_waiting: false,
+            rest_until_ms: 0,
+        }
+    }
+
+    /// Messages owed, done ones that are not due yet included.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.count >= OWED_MAX
+    }
+
+    fn is_idle(&self) -> bool {
+        self.count == 0 && self.unread.is_empty()
+    }
+
+    fn add(&mut self, open: Open) {
+        self.count += 1;
+        let second = open.due_ms.div_euclid(1000);
+        if second <= self.opened_s {
+            self.near.insert((open.due_ms, open.place), open.message);
+        } else {
+            self.later.entry(second).or_default().push(open);
+        }
+    }
+
+    fn remove(&mut self, key: (i64, Place)) {
+        self.near.remove(&key);
+        self.count -= 1;
+        if key <= self.read_up_to {
+            self.read_count = self.read_count.saturating_sub(1);
+        }
+    }
+
+    /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due.
+    fn open_seconds(&mut self, now_ms: i64) {
+        while self.near.len() < READ_AHEAD
+            && let Some(second) = self.later.first_entry()
+            && *second.key() <= (now_ms + READ_AHEAD_MS).div_euclid(1000)
+        {
+            let (second, open) = second.remove_entry();
+            self.opened_s = self.opened_s.max(second);
+            self.near.extend(open.into_iter().map(|open| ((open.due_ms, open.place), open.message)));
+        }
+    }
+
+    /// Puts what has come to the front back for another time; it stays open.
+    pub fn postpone(&mut self, queue: OwedQueue, offset: i64, due_ms: i64, message: MessageRef) {
+        self.add(Open { due_ms, place: Place::new(queue, offset), message });
+    }
+
+    /// In how many milliseconds there is something to do; `None` while nothing is owed or the disk is waited for.
+    pub fn due_in_ms(&self, now_ms: i64) -> Option<i64> {
+        if self.is_waiting {
+            return None;
+        }
+        let is_clearing = self.clearing.wanted > self.clearing.clear;
+        let at_ms = if !self.unread.is_empty() || is_clearing {
+            now_ms
+        } else {
+            let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
+            let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000 - READ_AHEAD_MS);
+            near_ms.into_iter().chain(later_ms).min()?
+        };
+        Some((at_ms.max(self.rest_until_ms) - now_ms).max(0))
+    }
+
+    /// Whether nothing that is owed stands before `end`. If not, it is moved from now on: ask again later.
+    pub fn is_clear_before(&mut self, end: LogPosition) -> bool {
+        if self.is_idle() || end.bytes() <= self.clearing.clear {
+            return true;
+        }
+        self.clearing.wanted = self.clearing.wanted.max(end.bytes());
+        false
+    }
+}
+
+/// The properties of a message that becomes owed: when it is due, then those given, then where it really belongs.
+pub fn owed_properties(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
+    let mut owed = Vec::with_capacity(text.len() + topic.len() + 80);
+    properties::push(&mut owed, DUE_PROPERTY, due_ms.to_string().as_bytes());
+    properties::copy_without(text, &[DUE_PROPERTY, "REAL_TOPIC", "REAL_QID"], &mut owed);
+    properties::push(&mut owed, "REAL_TOPIC", topic.as_bytes());
+    properties::push(&mut owed, "REAL_QID", queue_id.to_string().as_bytes());
+    owed
+}
+
+/// Stores an owed message. Its properties begin with [`DUE_PROPERTY`]; topic, queue and row code of the draft are set
+/// here. If it takes the place of another owed message, that is done with the same append.
+pub fn store(
+    broker: &mut Broker,
+    queue: OwedQueue,
+    draft: &MessageDraft<'_>,
+    instead_of: Option<(OwedQueue, i64)>,
+) -> Result<Placed, AppendError> {
+    let due_ms = row_code(draft.properties);
+    let draft = MessageDraft { topic: queue.topic(), queue_id: queue.queue_id(), tags_code: due_ms, ..*draft };
+    let placed = match instead_of {
+        None => broker.shard.append(&draft, broker.now_ms)?,
+        Some((of, offset)) => broker.shard.append_consuming(&draft, &of.done(offset), broker.now_ms)?,
+    };
+    let place = Place::new(queue, placed.queue_offset);
+    broker.owed.add(Open { due_ms, place, message: placed.message });
+    Ok(placed)
+}
+
+/// A message that has come to its time.
+pub struct Due<'a> {
+    pub queue: OwedQueue,
+    pub offset: i64,
+    pub message: MessageRef,
+    pub record: record::Record<'a>,
+}
+
+/// One turn's share: what was there at the start, what is due, what has to move.
+pub fn tick(broker: &mut Broker) {
+    broker.owed.is_waiting = false;
+    if broker.owed.is_idle() || broker.now_ms < broker.owed.rest_until_ms {
+        return;
+    }
+    if !broker.owed.unread.is_empty() {
+        read_rows(broker);
+    }
+    // A recall that is not known yet must not come behind what it recalls.
+    if broker.owed.unread.is_empty() {
+        broker.owed.open_seconds(broker.now_ms);
+        settle_due(broker);
+        read_ahead(broker);
+        clear(broker);
+    }
+}
+
+fn read_rows(broker: &mut Broker) {
+    for _ in 0..PAGES_PER_TURN {
+        let Some(Unread { queue, next, end }) = broker.owed.unread.front_mut() else { return };
+        if *next >= *end {
+            broker.owed.unread.pop_front();
+            continue;
+        }
+        let (queue, from, end) = (*queue, *next, *end);
+        let mut rows = Vec::new();
+        let read = broker.shard.rows(queue.topic(), queue.queue_id(), from, TICKET, |offset, due_ms, message| {
+            rows.push(Open { due_ms, place: Place::new(queue, offset), message });
+        });
+        let Some(next) = settle_rows(broker, queue, from, end, read) else { return };
+        for open in rows.into_iter().filter(|open| open.place.offset() < end) {
+            if !queue.is_done(&broker.shard, open.place.offset()) {
+                broker.owed.add(open);
+            }
+        }
+        if let Some(unread) = broker.owed.unread.front_mut() {
+            unread.next = next;
+        }
+    }
+}
+
+/// Where to go on, or `None` if the disk has to read first.
+fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read: Rows) -> Option<i64> {
+    match read {
+        // Rows before the first readable one are skipped by the shard; without any there is nothing left.
+        Rows::UpTo(next) => Some(if next > from { next } else { end }),
+        Rows::Pending => {
+            // The pages behind it, too: one after the other they would take the disk's latency each.
+            for page in 1..PAGES_PER_TURN as i64 {
+                let ahead = from + page * ROWS_PER_PAGE;
+                if ahead < end {
+                    broker.shard.rows(queue.topic(), queue.queue_id(), ahead, TICKET, |_, _, _| ());
+                }
+            }
+            broker.owed.is_waiting = true;
+            None
+        }
+        Rows::Failed(error) => {
+            rest(broker, &format!("rows of {} cannot be read: {error}", queue.topic()));
+            None
+        }
+    }
+}
+
+fn settle_due(broker: &mut Broker) {
+    for _ in 0..DUE_PER_TURN {
+        let Some((&(due_ms, place), &message)) = broker.owed.near.first_key_value() else { return };
+        if due_ms > broker.now_ms {
+            return;
+        }
+        let durable = broker.shard.durable();
+        let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
+        if is_behind || durable.bytes() < message.position().bytes() + u64::from(message.size_bytes()) {
+            broker.owed.is_waiting = true;
+            return;
+        }
+        let (queue, offset) = (place.queue(), place.offset());
+        if !queue.is_done(&broker.shard, offset) {
+            match broker.shard.read_message(message, TICKET) {
+                ReadRecord::Pending => {
+                    broker.owed.is_waiting = true;
+                    return;
+                }
+                ReadRecord::Failed(error) => {
+                    return rest(broker, &format!("a message that is due cannot be read: {error}"));
+                }
+                ReadRecord::NotFound => {
+                    tracing::error!(
+                        core = broker.core,
+                        topic = queue.topic(),
+                        offset,
+                        "a message that is due is damaged"
+                    );
+                    if give_up(broker, queue, offset) == Handled::Full {
+                        return;
+                    }
+                }
+                ReadRecord::Found(slice) => {
+                    if settle(broker, queue, offset, message, &slice) == Handled::Full {
+                        return;
+                    }
+                }
+            }
+        }
+        broker.owed.remove((due_ms, place));
+    }
+}
+
+fn settle(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef, slice: &Slice) -> Handled {
+    let Ok(record) = record::decode(slice.as_ref()) else { return give_up(broker, queue, offset) };
+    let due = Due { queue, offset, message, record };
+    match queue {
+        OwedQueue::Timer if properties::get(due.record.properties, "TIMER_DEL_UNIQKEY").is_some() => {
+            recall(broker, &due)
+        }
+        OwedQueue::Timer if is_recalled(broker, &due) => give_up(broker, queue, offset),
+        OwedQueue::Timer | OwedQueue::Level(_) => deliver(broker, &due),
+        OwedQueue::Half => give_up(broker, queue, offset),
+    }
+}
+
+/// Nothing becomes of the message any more.
+pub fn give_up(broker: &mut Broker, queue: OwedQueue, offset: i64) -> Handled {
+    match broker.shard.mark_done(&queue.done(offset)) {
+        Ok(_) => Handled::Taken,
+        Err(error) => hold(broker, &error),
+    }
+}
+
+/// The log did not take what is due: later, then.
+pub fn hold(broker: &mut Broker, error: &AppendError) -> Handled {
+    match error {
+        AppendError::BatchFull { .. } => broker.owed.is_waiting = true,
+        error => rest(broker, &format!("what is due cannot be stored: {error}")),
+    }
+    Handled::Full
+}
+
+fn rest(broker: &mut Broker, why: &str) {
+    tracing::warn!(core = broker.core, "{why}; trying again in {REST_MS} ms");
+    broker.owed.rest_until_ms = broker.now_ms + REST_MS;
+}
+
+/// Stores the message in the queue it is for.
+fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
+    let Due { queue, offset, record, .. } = due;
+    let topic = properties::get_str(record.properties, "REAL_TOPIC");
+    let queue_id = properties::get_str(record.properties, "REAL_QID").and_then(|id| id.parse::<u32>().ok());
+    let (Some(topic), Some(queue_id)) = (topic, queue_id) else {
+        tracing::error!(core = broker.core, topic = queue.topic(), offset, "an owed message does not say to whom");
+        return give_up(broker, *queue, *offset);
+    };
+    let mut text = std::mem::take(&mut broker.scratch);
+    text.clear();
+    delivered_properties(&mut text, due, broker.now_ms);
+    let draft = MessageDraft {
+        topic,
+        queue_id,
+        flag: record.flag,
+        sys_flag: record.sys_flag,
+        born_timestamp_ms: record.born_timestamp,
+        born_host: record.born_host,
+        store_host: broker.store_host,
+        reconsume_times: record.reconsume_times,
+        prepared_transaction_offset: record.prepared_transaction_offset,
+        body: record.body,
+        properties: &text,
+        tags_code: properties::get_str(&text, "TAGS").map_or(0, tags_code),
+    };
+    let appended = broker.shard.append_consuming(&draft, &queue.done(*offset), broker.now_ms);
+    if appended.is_ok() && broker.config.enable_schedule_message_stats {
+        broker.counters.put(topic, 1, record.body.len() as u64);
+    }
+    broker.scratch = text;
+    match appended {
+        Ok(_) => Handled::Taken,
+        Err(AppendError::FieldTooLong { field, .. }) => {
+            tracing::error!(
+                core = broker.core,
+                topic = queue.topic(),
+                offset,
+                field,
+                "an owed message cannot be stored"
+            );
+            give_up(broker, *queue, *offset)
+        }
+        Err(error) => hold(broker, &error),
+    }
+}
+
+/// Most bytes that delivery adds to the properties.
+pub const DELIVERED_BYTES: usize = 64;
+
+fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
+    let record = &due.record;
+    if due.queue != OwedQueue::Timer {
+        return properties::copy_without(record.properties, &[DUE_PROPERTY], text);
+    }
+    properties::copy_without(record.properties, &[DUE_PROPERTY, "TIMER_ENQUEUE_MS", "TIMER_DEQUEUE_MS"], text);
+    properties::push(text, "TIMER_ENQUEUE_MS", record.store_timestamp.to_string().as_bytes());
+    properties::push(text, "TIMER_DEQUEUE_MS", now_ms.to_string().as_bytes());
+}
+
+/// A recall comes first in its span of time, takes away what it names, and goes when the span is over.
+fn recall(broker: &mut Broker, due: &Due<'_>) -> Handled {
+    let Some(key) = properties::get_str(due.record.properties, "TIMER_DEL_UNIQKEY") else {
+        return give_up(broker, due.queue, due.offset);
+    };
+    if let Some(known) = broker.owed.recalled.get(key).copied() {
+        // Its span is over, or it repeats another one.
+        let handled = give_up(broker, due.queue, due.offset);
+        if handled == Handled::Taken && known == due.offset {
+            broker.owed.recalled.remove(key);
+        }
+        return handled;
+    }
+    let over_ms = row_code(due.record.properties) + broker.config.timer_precision_ms + 1;
+    broker.owed.recalled.insert(key.into(), due.offset);
+    broker.owed.postpone(due.queue, due.offset, over_ms, due.message);
+    Handled::Taken
+}
+
+/// RocketMQ writes the bare unique key, or (before 5.4, and with appendTopicForTimerDeleteKey) topic and key.
+fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
+    if broker.owed.recalled.is_empty() {
+        return false;
+    }
+    let Some(key) = properties::get_str(due.record.properties, "UNIQ_KEY") else { return false };
+    let topic = properties::get_str(due.record.properties, "REAL_TOPIC").unwrap_or_default();
+    broker.owed.recalled.contains_key(key) || broker.owed.recalled.contains_key(format!("{topic}+{key}").as_str())
+}
+
+/// Has messages read that are due soon. Those added since were just written and are in memory.
+fn read_ahead(broker: &mut Broker) {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let until_ms = broker.now_ms + READ_AHEAD_MS;
+    while broker.owed.read_count < READ_AHEAD
+        && let Some((key, message)) = broker.owed.near.range((Excluded(broker.owed.read_up_to), Unbounded)).next()
+        && key.0 <= until_ms
+    {
+        let (key, message) = (*key, *message);
+        let end = message.position().bytes() + u64::from(message.size_bytes());
+        if end > broker.shard.durable().bytes() {
+            return;
+        }
+        broker.owed.read_up_to = key;
+        broker.owed.read_count += 1;
+        // Only that it is asked for matters: what it finds is found again when it is due.
+        let _asked = broker.shard.read_message(message, TICKET);
+    }
+}
+
+/// Appends what is owed and stands before a position once more, at the end of the log.
+fn clear(broker: &mut Broker) {
+    if broker.owed.clearing.wanted <= broker.owed.clearing.clear {
+        return;
+    }
+    if broker.owed.clearing.unread.is_empty() {
+        let again = Owed::new(&broker.shard);
+        broker.owed.clearing.unread = again.unread;
+    }
+    for _ in 0..MOVES_PER_TURN {
+        let Some(Unread { queue, next, end }) = broker.owed.clearing.unread.front() else { break };
+        let (queue, from, end) = (*queue, *next, *end);
+        let mut first = None;
+        let read = broker.shard.rows(queue.topic(), queue.queue_id(), from, TICKET, |offset, _, message| {
+            first = first.or(Some((offset, message)));
+        });
+        let Some(past) = settle_rows(broker, queue, from, end, read) else { return };
+        let is_over = past >= end && first.is_none();
+        let Some((offset, message)) = first.filter(|(offset, message)| {
+            !is_over && *offset < end && message.position().bytes() < broker.owed.clearing.wanted
+        }) else {
+            broker.owed.clearing.unread.pop_front();
+            continue;
+        };
+        if !queue.is_done(&broker.shard, offset) && move_to_end(broker, queue, offset, message) == Handled::Full {
+            return;
+        }
+        if let Some(unread) = broker.owed.clearing.unread.front_mut() {
+            unread.next = offset + 1;
+        }
+    }
+    if broker.owed.clearing.unread.is_empty() {
+        broker.owed.clearing.clear = broker.owed.clearing.wanted;
+    }
+}
+
+fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef) -> Handled {
+    match broker.shard.read_message(message, TICKET) {
+        ReadRecord::Pending => {
+            broker.owed.is_waiting = true;
+            Handled::Full
+        }
+        ReadRecord::Failed(error) => {
+            rest(broker, &format!("an owed message cannot be read: {error}"));
+            Handled::Full
+        }
+        ReadRecord::NotFound => Handled::Taken,
+        ReadRecord::Found(slice) => {
+            let Ok(record) = record::decode(slice.as_ref()) else { return Handled::Taken };
+            let draft = MessageDraft {
+                topic: queue.topic(),
+                queue_id: queue.queue_id(),
+                flag: record.flag,
+                sys_flag: record.sys_flag,
+                born_timestamp_ms: record.born_timestamp,
+                born_host: record.born_host,
+                store_host: record.store_host,
+                reconsume_times: record.reconsume_times,
+                prepared_transaction_offset: record.prepared_transaction_offset,
+                body: record.body,
+                properties: record.properties,
+                tags_code: 0,
+            };
+            match store(broker, queue, &draft, Some((queue, offset))) {
+                Ok(_) => Handled::Taken,
+                Err(error) => hold(broker, &error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
