@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cluster::Kind;
 use crate::folder::Folder;
 use crate::process::{Process, is_installed};
 use crate::skip;
@@ -67,8 +66,6 @@ impl Suite {
             Self::Java(client) => {
                 let mut command = java_command(client, home);
                 command.arg(format!("-Dnamesrv={namesrv}"));
-                // Until delay levels are built, RingMQ redelivers at once.
-                command.arg(format!("-DimmediateRetry={}", Kind::under_test() == Kind::RingMq));
                 command.arg("ringmq.clients.Scenarios");
                 command
             }

@@ -25,6 +25,8 @@ macro_rules! scenarios {
 }
 
 scenarios!(
+    delay_levels,
+    delay_timers,
     lite_pull_assign_seek,
     lite_pull_subscribe,
     pull_long_polling,

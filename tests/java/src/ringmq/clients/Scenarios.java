@@ -26,6 +26,8 @@ public final class Scenarios {
         Map.entry("push_retry", PushScenarios::retry),
         Map.entry("push_resume", PushScenarios::resume),
         Map.entry("push_rebalance", PushScenarios::rebalance),
+        Map.entry("delay_levels", DelayScenarios::levels),
+        Map.entry("delay_timers", DelayScenarios::timers),
         Map.entry("request_reply", RequestScenarios::requestReply),
         Map.entry("lite_pull_subscribe", PullScenarios::liteSubscribe),
         Map.entry("lite_pull_assign_seek", PullScenarios::liteAssignSeek),
