@@ -126,7 +126,7 @@ impl Subscription {
     /// The hashes of the filter; empty for everything.
     pub fn codes(&self) -> &[i32] {
         match &self.filter {
-            TagFilter::All => &[],
+            TagFilter::All | TagFilter::Properties(_) => &[],
             TagFilter::Codes(codes) => codes,
         }
     }
