@@ -25,6 +25,7 @@ macro_rules! scenarios {
 }
 
 scenarios!(
+    filter_sql,
     lite_pull_assign_seek,
     lite_pull_subscribe,
     pull_long_polling,

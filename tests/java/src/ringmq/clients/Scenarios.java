@@ -26,6 +26,7 @@ public final class Scenarios {
         Map.entry("push_retry", PushScenarios::retry),
         Map.entry("push_resume", PushScenarios::resume),
         Map.entry("push_rebalance", PushScenarios::rebalance),
+        Map.entry("filter_sql", FilterScenarios::sql),
         Map.entry("request_reply", RequestScenarios::requestReply),
         Map.entry("lite_pull_subscribe", PullScenarios::liteSubscribe),
         Map.entry("lite_pull_assign_seek", PullScenarios::liteAssignSeek),
