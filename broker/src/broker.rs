@@ -19,6 +19,7 @@ use rmq_net::reply::{ExtPrefix, ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
 use crate::config::{BrokerConfig, FlushDiskType};
+use crate::filter::CompiledFilters;
 use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::owed::Owed;
@@ -184,6 +185,8 @@ pub struct Broker {
     pub groups: GroupTable,
     /// Subscriptions of the groups that are online, by group.
     pub views: GroupViews,
+    /// Of pulls that bring their own expression.
+    pub filters: CompiledFilters,
     pub locked_groups: LockedGroups,
     /// Only on the system core.
     pub system: Option<System>,
@@ -241,6 +244,7 @@ impl Broker {
             topics,
             groups,
             views: GroupViews::default(),
+            filters: CompiledFilters::default(),
             locked_groups: LockedGroups::default(),
             system,
             check_settings: check_settings(&config),

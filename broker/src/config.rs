@@ -164,7 +164,6 @@ typed_settings! {
         short_polling_time_mills: i64 = "shortPollingTimeMills",
         lite_pull_message_enable: bool = "litePullMessageEnable",
         reject_pull_consumer_enable: bool = "rejectPullConsumerEnable",
-        /// Decides only how a pull with SQL92 is refused.
         enable_property_filter: bool = "enablePropertyFilter",
         max_transfer_bytes_on_message_in_memory: u32 = "maxTransferBytesOnMessageInMemory",
         max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory",

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod config;
 #[cfg(test)]
 mod cost;
+mod filter;
 mod gather;
 mod letter;
 pub mod memory;

@@ -42,7 +42,8 @@ pub use consume_queue::table::Bounds;
 pub use offsets::{Done, is_own_group};
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{
-    AppendError, Boundary, Fetch, FetchRequest, LogSource, MessageRef, Nothing, OldSegment, Placed, ReadRecord,
-    RecoverError, Recovered, Rows, Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter, Ticket,
+    AppendError, Boundary, Fetch, FetchRequest, LogSource, MessageRef, Nothing, OldSegment, Placed, PropertyFilter,
+    ReadRecord, RecoverError, Recovered, Rows, Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter,
+    Ticket,
 };
 pub use storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};

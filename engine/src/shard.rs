@@ -29,7 +29,10 @@ use crate::segments::Segments;
 use crate::storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};
 
 pub use append::{AppendError, Placed};
-pub use fetch::{Boundary, Fetch, FetchRequest, MessageRef, Nothing, ReadRecord, Rows, Searched, StoreTime, TagFilter};
+pub use fetch::{
+    Boundary, Fetch, FetchRequest, MessageRef, Nothing, PropertyFilter, ReadRecord, Rows, Searched, StoreTime,
+    TagFilter,
+};
 pub use recover::{LogSource, RecoverError, Recovered, SegmentSource};
 pub use retain::OldSegment;
 pub(crate) use retain::SegmentTimes;

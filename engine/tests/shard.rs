@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use rmq_engine::config::FILTERED_BYTES_MAX;
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::scrub::{Rotten, scrub};
 use rmq_engine::{
     AppendError, BatchItem, Boundary, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
-    PhysicalOffset, ReadRecord, Record, RecoverError, Rows, Searched, Shard, ShardConfig, StorageError, StoreTime,
-    TagFilter, Ticket,
+    PhysicalOffset, PropertyFilter, ReadRecord, Record, RecoverError, Rows, Searched, Shard, ShardConfig, StorageError,
+    StoreTime, TagFilter, Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
@@ -209,6 +210,40 @@ fn fetch_answers_as_the_reference_does() {
     assert!(matches!(fixture.fetch(&request), Fetch::Nothing { why: Nothing::NoMatch, next: 801, .. }));
     let request = FetchRequest { offset: 801, ..request };
     assert!(matches!(fixture.fetch(&request), Fetch::Nothing { why: Nothing::NoMatch, next: 1003, .. }));
+}
+
+/// Selects nothing, at the given cost.
+#[derive(Debug)]
+struct Costly(u32);
+
+impl PropertyFilter for Costly {
+    fn selects(&self, _properties: &[u8]) -> bool {
+        false
+    }
+
+    fn passes_over_properties(&self) -> u32 {
+        self.0
+    }
+}
+
+#[test]
+fn a_costly_filter_examines_fewer_records_but_at_least_one() {
+    let mut fixture = Fixture::new();
+    let with_properties = MessageDraft { properties: b"a\x011\x02", ..draft("T", 0, b"") };
+    for _ in 0..100 {
+        fixture.shard.append(&with_properties, 1000).unwrap();
+    }
+    fixture.settle(1000);
+    let ten_records = FILTERED_BYTES_MAX.div_ceil(10 * with_properties.properties.len() as u64) as u32;
+    for (passes, examined) in [(1, 100), (ten_records, 10), (u32::MAX, 1)] {
+        let filter = TagFilter::Properties(Arc::new(Costly(passes)));
+        let request =
+            FetchRequest { topic: "T", queue_id: 0, offset: 0, count_max: 32, bytes_max: 10, filter: &filter };
+        match fixture.fetch(&request) {
+            Fetch::Nothing { why: Nothing::NoMatch, next, .. } => assert_eq!(next, examined, "{passes} passes"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::{binary, port, route};
 /// it, the broker is registered.
 const TEMPLATE_TOPIC: &str = "TBW102";
 
+/// What every broker is told beside its place. Off by default in RocketMQ, but SQL92 scenarios need it.
+const BROKER_SETTINGS: &str = "enablePropertyFilter=true\n";
+
 /// Whose servers a test works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -102,6 +105,9 @@ impl Cluster {
                 command.arg("standalone").arg("--store").arg(folder.join("store")).args(["--cores", "2"]);
                 command.args(["--listen", &format!("127.0.0.1:{}", self.broker_port)]);
                 command.args(["--namesrv-port", &self.namesrv_port.to_string()]);
+                let configuration = folder.join("broker.conf");
+                fs::write(&configuration, BROKER_SETTINGS).expect("broker.conf is written");
+                command.arg("-c").arg(&configuration);
                 self.processes.push(Process::start("standalone", folder, &command));
             }
             Kind::Apache => {
@@ -183,7 +189,7 @@ fn start_broker(kind: Kind, folder: &Path, port: u16, namesrv: &str) -> Process 
     let configuration = folder.join("broker.conf");
     let store = folder.join("store");
     let text = format!(
-        "brokerClusterName=DefaultCluster\nbrokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nstorePathRootDir={}\n",
+        "brokerClusterName=DefaultCluster\nbrokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nstorePathRootDir={}\n{BROKER_SETTINGS}",
         store.display()
     );
     fs::write(&configuration, text).expect("broker.conf is written");

@@ -27,6 +27,7 @@ macro_rules! scenarios {
 scenarios!(
     delay_levels,
     delay_timers,
+    filter_sql,
     lite_pull_assign_seek,
     lite_pull_subscribe,
     pull_long_polling,

@@ -10,8 +10,10 @@ use serde::de::DeserializeOwned;
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{Letter, Request};
 use crate::request::topic_change;
+use crate::state::checks::check_expression_type;
 use crate::state::clients::{ClientChanges, Peer};
 use crate::state::heartbeat;
+use crate::state::subscription::{self, ExpressionType};
 
 /// A JSON body, or the answer to one that is not what the request asks for.
 pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
@@ -117,20 +119,21 @@ pub fn consumer_list(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     Ok(Handled::Taken)
 }
 
-/// Tag subscriptions are always fine; SQL needs `enablePropertyFilter`, which this broker does not have yet.
+/// A client asks whether its subscription will work before it starts.
 pub fn check_config(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let config: body::CheckClientConfig = parse(request.frame.body)?;
-    let expression_type = config.subscription_data.as_ref().map(|data| data.expression_type.as_str());
-    match expression_type {
-        None | Some("" | "TAG") => {
-            broker.reply_done(request.reply_address());
-            Ok(Handled::Taken)
+    if let Some(data) = &config.subscription_data {
+        let expression_type = ExpressionType::of(Some(&data.expression_type));
+        check_expression_type(&broker.check_settings, &expression_type)?;
+        let compile = |text: &str| broker.filters.get_or_compile(text);
+        if !expression_type.is_tag()
+            && let Err(error) = subscription::compile(&expression_type, &data.sub_string, compile)
+        {
+            return Err(Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, error.to_string()));
         }
-        Some(other) => Err(Refusal::new(
-            response::SYSTEM_ERROR,
-            format!("The broker does not support consumer to filter message by {other}"),
-        )),
     }
+    broker.reply_done(request.reply_address());
+    Ok(Handled::Taken)
 }
 
 pub fn consumer_connections(broker: &mut Broker, request: &Request<'_>) -> Outcome {

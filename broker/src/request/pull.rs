@@ -58,7 +58,8 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         expression_type: expression_type.as_deref(),
         sub_version: header.sub_version,
     };
-    let checked = check_pull(&broker.check_settings, &broker.topics, &broker.groups, &broker.views, &wanted);
+    let Broker { check_settings, topics, groups, views, filters, .. } = broker;
+    let checked = check_pull(check_settings, topics, groups, views, filters, &wanted);
     let (filter, topic_sys_flag, group_sys_flag) = match checked {
         Ok(PullCheck::Ready { topic, group, filter }) => {
             (filter.into_owned(), topic.topic_sys_flag, group.group_sys_flag)
@@ -198,3 +199,6 @@ pub fn release_polls(broker: &mut Broker) {
         execute(broker, order);
     }
 }
+
+#[cfg(test)]
+mod tests;

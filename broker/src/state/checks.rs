@@ -16,8 +16,9 @@ use super::attributes::{CLEANUP_POLICY, CLEANUP_POLICY_COMPACTION};
 use super::clients::{GroupView, GroupViews};
 use super::groups::{GroupLookup, GroupTable};
 use super::settings::CheckSettings;
-use super::subscription::Subscription;
+use super::subscription::{self, ExpressionError, ExpressionType, Subscription, parse_tags};
 use super::topics::TopicTable;
+use crate::filter::CompiledFilters;
 
 /// Longest topic of a batch, in bytes: the batch format of RocketMQ has one signed byte for it.
 const BATCH_TOPIC_BYTES_MAX: usize = 127;
@@ -217,6 +218,7 @@ pub fn check_pull<'t>(
     topics: &'t TopicTable,
     groups: &'t GroupTable,
     views: &'t GroupViews,
+    filters: &mut CompiledFilters,
     request: &PullRequest<'_>,
 ) -> Result<PullCheck<'t>, Refusal> {
     let ip = &settings.broker_ip;
@@ -242,9 +244,9 @@ pub fn check_pull<'t>(
     }
     let topic = check_pulled_queue(topics, request)?;
     let filter = if request.sys_flag & sys_flag::SUBSCRIPTION != 0 {
-        filter_of_request(settings, request)?
+        Cow::Owned(filter_of_request(settings, filters, request)?)
     } else {
-        filter_of_group(settings, group, groups, views, request)?
+        Cow::Borrowed(filter_of_group(settings, group, groups, views, request)?)
     };
     if settings.reject_pull_consumer_enable && views.get(request.group).is_none() {
         let remark = format!("the pull consumer group[{}] is rejected", request.group);
@@ -273,17 +275,28 @@ fn check_pulled_queue<'t>(topics: &'t TopicTable, request: &PullRequest<'_>) -> 
     Ok(topic)
 }
 
-fn filter_of_request<'t>(settings: &CheckSettings, request: &PullRequest<'_>) -> Result<Cow<'t, TagFilter>, Refusal> {
-    let parsed = Subscription::from_request(request.subscription, request.expression_type, request.sub_version);
-    let subscription = match parsed {
-        Ok(subscription) => subscription,
-        Err(error) => return refuse(code::SUBSCRIPTION_PARSE_FAILED, error.to_string()),
+fn filter_of_request(
+    settings: &CheckSettings,
+    filters: &mut CompiledFilters,
+    request: &PullRequest<'_>,
+) -> Result<TagFilter, Refusal> {
+    let expression_type = ExpressionType::of(request.expression_type);
+    let expression = request.subscription.unwrap_or_default();
+    let parsed = if expression_type.is_tag() {
+        parse_tags(expression)
+    } else if expression.is_empty() {
+        Err(ExpressionError::Empty)
+    } else {
+        check_expression_type(settings, &expression_type)?;
+        subscription::compile(&expression_type, expression, |text| filters.get_or_compile(text))
     };
-    check_expression_type(settings, &subscription)?;
-    if request.sys_flag & sys_flag::CLASS_FILTER != 0 {
-        return Ok(Cow::Owned(TagFilter::All));
+    match parsed {
+        Ok(_) if request.sys_flag & sys_flag::CLASS_FILTER != 0 => Ok(TagFilter::All),
+        Ok(filter) => Ok(filter),
+        Err(error) => {
+            refuse(code::SUBSCRIPTION_PARSE_FAILED, format!("parse the consumer's subscription failed: {error}"))
+        }
     }
-    Ok(Cow::Owned(subscription.filter))
 }
 
 fn filter_of_group<'t>(
@@ -292,7 +305,7 @@ fn filter_of_group<'t>(
     groups: &GroupTable,
     views: &'t GroupViews,
     request: &PullRequest<'_>,
-) -> Result<Cow<'t, TagFilter>, Refusal> {
+) -> Result<&'t TagFilter, Refusal> {
     let group = request.group;
     let Some(view) = views.get(group) else {
         let remark = format!("the consumer's group info not exist, {group}");
@@ -307,8 +320,15 @@ fn filter_of_group<'t>(
         return forbid(ForbiddenType::Subscription, remark);
     }
     let subscription = latest_subscription(view, request)?;
-    check_expression_type(settings, subscription)?;
-    Ok(Cow::Borrowed(&subscription.filter))
+    let filter = match &subscription.filter {
+        Ok(filter) => filter,
+        Err(error) => {
+            let remark = format!("The broker's consumer filter data is not exist! Your expression is wrong: {error}");
+            return refuse(code::FILTER_DATA_NOT_EXIST, remark);
+        }
+    };
+    check_expression_type(settings, &subscription.expression_type)?;
+    Ok(filter)
 }
 
 fn latest_subscription<'t>(view: &'t GroupView, request: &PullRequest<'_>) -> Result<&'t Subscription, Refusal> {
@@ -327,18 +347,14 @@ fn latest_subscription<'t>(view: &'t GroupView, request: &PullRequest<'_>) -> Re
     Ok(subscription)
 }
 
-/// Anything but tags needs `enablePropertyFilter`, and even then a compiled filter, which this
-/// broker does not build.
-fn check_expression_type(settings: &CheckSettings, subscription: &Subscription) -> Result<(), Refusal> {
-    if subscription.expression_type.is_tag() {
+/// Anything but tags needs `enablePropertyFilter`.
+pub fn check_expression_type(settings: &CheckSettings, expression_type: &ExpressionType) -> Result<(), Refusal> {
+    if expression_type.is_tag() || settings.enable_property_filter {
         return Ok(());
     }
-    let name = subscription.expression_type.name();
-    if settings.enable_property_filter {
-        let remark = format!("the broker has no compiled filter of type {name}");
-        return refuse(code::FILTER_DATA_NOT_EXIST, remark);
-    }
-    let remark = format!("The broker does not support consumer to filter message by {name}");
+    let name = expression_type.name();
+    let remark =
+        format!("The broker does not support consumer to filter message by {name}: enablePropertyFilter=false");
     refuse(code::SYSTEM_ERROR, remark)
 }
 

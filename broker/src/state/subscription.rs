@@ -1,9 +1,13 @@
 //! What a consumer wants of a topic: the filter expression and the tag hashes it comes down to.
 
+use std::sync::Arc;
+
 use rmq_engine::TagFilter;
 use rmq_net::body::SubscriptionData;
 use rmq_net::message::tags::tags_code;
 use thiserror::Error;
+
+use crate::filter::{Sql, SqlError};
 
 /// The expression that selects everything.
 const ALL: &str = "*";
@@ -12,15 +16,17 @@ const ALL: &str = "*";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpressionType {
     Tag,
-    /// `SQL92`, or any other name a client sent.
-    Other(String),
+    Sql92,
+    /// Any other name a client sent: no language RocketMQ or this broker knows.
+    Unknown(String),
 }
 
 impl ExpressionType {
     pub fn of(name: Option<&str>) -> Self {
         match name {
             None | Some("" | "TAG") => Self::Tag,
-            Some(other) => Self::Other(other.to_owned()),
+            Some("SQL92") => Self::Sql92,
+            Some(other) => Self::Unknown(other.to_owned()),
         }
     }
 
@@ -32,18 +38,23 @@ impl ExpressionType {
     pub fn name(&self) -> &str {
         match self {
             Self::Tag => "TAG",
-            Self::Other(name) => name,
+            Self::Sql92 => "SQL92",
+            Self::Unknown(name) => name,
         }
     }
 }
 
-/// An expression that selects nothing a consumer could mean. Answered with 23.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// An expression that says nothing a consumer could mean.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ExpressionError {
-    #[error("parse the consumer's subscription failed: the tag expression [{0}] names no tag")]
+    #[error("the tag expression [{0}] names no tag")]
     NoTag(String),
-    #[error("parse the consumer's subscription failed: the expression is empty")]
+    #[error("the expression is empty")]
     Empty,
+    #[error("there is no filter of type {0}, only TAG and SQL92")]
+    UnknownType(String),
+    #[error(transparent)]
+    Sql(#[from] SqlError),
 }
 
 /// One topic of a group's subscription.
@@ -56,53 +67,27 @@ pub struct Subscription {
     pub class_filter_mode: bool,
     /// The tags by name, as the consumer sent them.
     pub tags: Vec<String>,
-    /// What the broker filters by; [`TagFilter::All`] for anything but tags.
-    pub filter: TagFilter,
+    /// What the broker filters by, or why it cannot.
+    pub filter: Result<TagFilter, ExpressionError>,
 }
 
 impl Subscription {
-    /// From a pull request's own fields.
-    pub fn from_request(
-        expression: Option<&str>,
-        expression_type: Option<&str>,
-        version: i64,
-    ) -> Result<Self, ExpressionError> {
-        let expression_type = ExpressionType::of(expression_type);
-        let expression = expression.unwrap_or_default();
-        let (tags, filter) = if expression_type.is_tag() {
-            parse_tags(expression)?
-        } else if expression.is_empty() {
-            return Err(ExpressionError::Empty);
-        } else {
-            (Vec::new(), TagFilter::All)
-        };
-        Ok(Self {
-            expression_type,
-            expression: if expression.is_empty() { ALL } else { expression }.to_owned(),
-            version,
-            class_filter_mode: false,
-            tags,
-            filter,
-        })
-    }
-
     /// From a heartbeat. The hashes are computed here from the tags, because Go clients send
     /// hashes over UTF-8 bytes, which match no message outside ASCII. A heartbeat is never
-    /// refused for its expression: what cannot be understood selects by the hashes it came with.
+    /// refused for its expression: tags that cannot be understood select by the hashes they came with, and
+    /// pulls that need another language are told what is wrong.
     pub fn from_heartbeat(data: &SubscriptionData) -> Self {
         let expression_type = ExpressionType::of(Some(&data.expression_type));
-        let expression = data.sub_string.clone();
-        let filter = if !expression_type.is_tag() || data.class_filter_mode || selects_all(&expression) {
-            TagFilter::All
-        } else if !data.tags_set.is_empty() {
-            codes(data.tags_set.iter().map(|tag| tag_hash(tag)))
+        let filter = if data.class_filter_mode {
+            Ok(TagFilter::All)
+        } else if expression_type.is_tag() {
+            Ok(filter_of_tags(data))
         } else {
-            parse_tags(&expression)
-                .map_or_else(|_no_tag| codes(data.code_set.iter().copied()), |(_tags, filter)| filter)
+            compile(&expression_type, &data.sub_string, Sql::compile_shared)
         };
         Self {
             expression_type,
-            expression,
+            expression: data.sub_string.clone(),
             version: data.sub_version,
             class_filter_mode: data.class_filter_mode,
             tags: data.tags_set.clone(),
@@ -126,10 +111,33 @@ impl Subscription {
     /// The hashes of the filter; empty for everything.
     pub fn codes(&self) -> &[i32] {
         match &self.filter {
-            TagFilter::All => &[],
-            TagFilter::Codes(codes) => codes,
+            Ok(TagFilter::Codes(codes)) => codes,
+            _ => &[],
         }
     }
+}
+
+/// The filter of an expression in a language that reads properties.
+pub fn compile(
+    expression_type: &ExpressionType,
+    expression: &str,
+    compile_sql: impl FnOnce(&str) -> Result<Arc<Sql>, SqlError>,
+) -> Result<TagFilter, ExpressionError> {
+    match expression_type {
+        _ if expression.is_empty() => Err(ExpressionError::Empty),
+        ExpressionType::Sql92 => Ok(TagFilter::Properties(compile_sql(expression)?)),
+        other => Err(ExpressionError::UnknownType(other.name().to_owned())),
+    }
+}
+
+fn filter_of_tags(data: &SubscriptionData) -> TagFilter {
+    if selects_all(&data.sub_string) {
+        return TagFilter::All;
+    }
+    if !data.tags_set.is_empty() {
+        return codes(data.tags_set.iter().map(|tag| tag_hash(tag)));
+    }
+    parse_tags(&data.sub_string).unwrap_or_else(|_no_tag| codes(data.code_set.iter().copied()))
 }
 
 fn selects_all(expression: &str) -> bool {
@@ -141,18 +149,16 @@ fn tag_hash(tag: &str) -> i32 {
     tags_code(tag) as i32
 }
 
-/// Splits `A || B` into its tags and their hashes. Empty or `*` selects everything.
-pub fn parse_tags(expression: &str) -> Result<(Vec<String>, TagFilter), ExpressionError> {
+/// The hashes of the tags in `A || B`. Empty or `*` selects everything.
+pub fn parse_tags(expression: &str) -> Result<TagFilter, ExpressionError> {
     if selects_all(expression) {
-        return Ok((Vec::new(), TagFilter::All));
+        return Ok(TagFilter::All);
     }
-    let tags: Vec<String> =
-        expression.split("||").map(trim_as_java).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
-    if tags.is_empty() {
+    let mut tags = expression.split("||").map(trim_as_java).filter(|tag| !tag.is_empty()).peekable();
+    if tags.peek().is_none() {
         return Err(ExpressionError::NoTag(expression.to_owned()));
     }
-    let filter = codes(tags.iter().map(|tag| tag_hash(tag)));
-    Ok((tags, filter))
+    Ok(codes(tags.map(tag_hash)))
 }
 
 /// Java's `trim` takes away control characters and blanks, not other Unicode spaces.
@@ -173,10 +179,6 @@ mod tests {
 
     use super::*;
 
-    fn filter_of(expression: &str) -> Result<TagFilter, ExpressionError> {
-        parse_tags(expression).map(|(_tags, filter)| filter)
-    }
-
     fn selected(codes: &[i32]) -> TagFilter {
         TagFilter::Codes(codes.into())
     }
@@ -196,21 +198,25 @@ mod tests {
             ("||", Err(ExpressionError::NoTag("||".into()))),
             ("  ", Err(ExpressionError::NoTag("  ".into()))),
         ] {
-            assert_eq!(filter_of(expression), expected, "{expression:?}");
+            assert_eq!(parse_tags(expression), expected, "{expression:?}");
         }
     }
 
     #[test]
-    fn a_request_without_type_means_tags() {
-        for name in [None, Some(""), Some("TAG")] {
-            let subscription = Subscription::from_request(Some("A"), name, 7).expect("valid");
-            assert_eq!((subscription.codes(), subscription.version), (&[65][..], 7));
-        }
-        let sql = Subscription::from_request(Some("a > 1"), Some("SQL92"), 7).expect("valid");
-        assert_eq!((sql.expression_type.name(), sql.filter), ("SQL92", TagFilter::All));
-        assert_eq!(Subscription::from_request(None, Some("SQL92"), 7), Err(ExpressionError::Empty));
-        let all = Subscription::from_request(None, None, 7).expect("valid");
-        assert_eq!((all.expression.as_str(), all.filter), ("*", TagFilter::All));
+    fn a_heartbeat_without_type_means_tags_and_other_types_are_compiled() {
+        let filter = |expression_type: &str, sub_string: &str| {
+            let data = SubscriptionData {
+                expression_type: expression_type.to_owned(),
+                sub_string: sub_string.to_owned(),
+                ..SubscriptionData::default()
+            };
+            Subscription::from_heartbeat(&data).filter
+        };
+        assert_eq!((filter("", "A"), filter("TAG", "A")), (Ok(selected(&[65])), Ok(selected(&[65]))));
+        assert!(matches!(filter("SQL92", "a > 1"), Ok(TagFilter::Properties(_))));
+        assert!(matches!(filter("SQL92", "a >"), Err(ExpressionError::Sql(SqlError { at: 4, .. }))));
+        assert_eq!(filter("SQL92", ""), Err(ExpressionError::Empty));
+        assert_eq!(filter("sql92", "a > 1"), Err(ExpressionError::UnknownType("sql92".to_owned())));
     }
 
     #[test]
@@ -229,7 +235,7 @@ mod tests {
             (data("||", &[], &[1, 2]), selected(&[1, 2])),
             (SubscriptionData { class_filter_mode: true, ..data("A", &["A"], &[65]) }, TagFilter::All),
         ] {
-            assert_eq!(Subscription::from_heartbeat(&data).filter, expected, "{data:?}");
+            assert_eq!(Subscription::from_heartbeat(&data).filter, Ok(expected), "{data:?}");
         }
     }
 
@@ -241,9 +247,7 @@ mod tests {
         ) {
             prop_assume!(tags != ["*"]);
             let text = tags.join(&format!("{gap}||{gap}"));
-            let (parsed, filter) = parse_tags(&text).expect("has a tag");
-            prop_assert_eq!(&parsed, &tags);
-            let TagFilter::Codes(codes) = filter else { panic!("tags select by hash") };
+            let TagFilter::Codes(codes) = parse_tags(&text).expect("has a tag") else { panic!("tags select by hash") };
             prop_assert!(codes.is_sorted_by(|left, right| left < right));
             for tag in &tags {
                 prop_assert!(codes.contains(&tag_hash(tag)));
@@ -252,7 +256,7 @@ mod tests {
 
         #[test]
         fn junk_never_panics_and_never_selects_nothing(text in any::<String>()) {
-            if let Ok((_tags, TagFilter::Codes(codes))) = parse_tags(&text) {
+            if let Ok(TagFilter::Codes(codes)) = parse_tags(&text) {
                 prop_assert!(!codes.is_empty());
             }
         }

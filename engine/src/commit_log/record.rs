@@ -294,6 +294,20 @@ fn body_range(bytes: &[u8]) -> Option<Range<usize>> {
     (end <= bytes.len()).then_some(start..end)
 }
 
+/// The properties of a message record, without a look at the rest; `None` if these bytes are no message record.
+pub(crate) fn properties(bytes: &[u8]) -> Option<&[u8]> {
+    let (_size, magic) = peek(bytes).ok()?;
+    let mut reader = Reader::new(&bytes[body_range(bytes)?.end..]);
+    let topic_bytes = match magic {
+        MAGIC_V1 => i64::from(i8::from_be_bytes(reader.array().ok()?)),
+        MAGIC_V2 => i64::from(i16::from_be_bytes(reader.array().ok()?)),
+        _ => return None,
+    };
+    reader.length(topic_bytes, "topicLength").ok()?;
+    let properties_bytes = i16::from_be_bytes(reader.array().ok()?);
+    reader.length(i64::from(properties_bytes), "propertiesLength").ok()
+}
+
 /// CRC-32 of a message record without its body, whose own CRC is part of the rest; `None` if these bytes are no
 /// message record. With both, a record can be checked without the batch it came in.
 pub(crate) fn checksum_but_body(bytes: &[u8]) -> Option<u32> {
@@ -509,6 +523,7 @@ mod tests {
             prop_assert_eq!((record.topic, record.body, record.properties), (&*topic, &body[..], &properties[..]));
             prop_assert_eq!((record.flag, record.born_timestamp_ms, record.born_host), (flag, born, host.parse().unwrap()));
             prop_assert!(is_at(&bytes, bytes.len() as u32, PLACEMENT().physical_offset));
+            prop_assert_eq!(super::properties(&bytes), Some(&properties[..]));
             let checksum = checksum_but_body(&bytes).unwrap();
             prop_assert!(is_intact(&bytes, checksum));
             let mut rotten = bytes.clone();
@@ -517,6 +532,7 @@ mod tests {
             prop_assert!(!is_intact(&rotten, checksum), "byte {at}");
             for cut in 0..bytes.len() {
                 prop_assert!(Record::decode(&bytes[..cut]).is_err());
+                prop_assert!(super::properties(&bytes[..cut]).is_none());
             }
         }
 

@@ -1,11 +1,12 @@
 //! Everything that reads messages: from memory at once, from disk by ticket.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::buffer::{SharedBuffer, Slice};
 use crate::commit_log::reader::Located;
 use crate::commit_log::record::{self, Record};
-use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN};
+use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN, FILTERED_BYTES_MAX};
 use crate::consume_queue::pages::PageRead;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
@@ -14,21 +15,55 @@ use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::{Shard, Ticket};
 use crate::storage::StorageError;
 
-/// Which messages a reader wants. Compared with the rows, never with the records: it may let through a message with
-/// another tag of the same hash, never hold one back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TagFilter {
-    All,
-    /// Tag hashes, compared as 32-bit numbers.
-    Codes(Arc<[i32]>),
+/// Chooses messages by their properties, for what tags cannot say.
+pub trait PropertyFilter: Debug + Send + Sync {
+    /// Whether a message with these properties (`key 0x01 value 0x02 ...`) is wanted.
+    fn selects(&self, properties: &[u8]) -> bool;
+
+    /// How often one look passes over the properties at most: what it costs, see [`FILTERED_BYTES_MAX`].
+    fn passes_over_properties(&self) -> u32;
 }
 
+/// Which messages a reader wants.
+#[derive(Clone, Debug)]
+pub enum TagFilter {
+    All,
+    /// Tag hashes, compared as 32-bit numbers with the rows, never with the records: a message with another tag of the
+    /// same hash may pass, none is held back.
+    Codes(Arc<[i32]>),
+    /// Asked about every record, which so has to be read.
+    Properties(Arc<dyn PropertyFilter>),
+}
+
+impl PartialEq for TagFilter {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, Self::All) => true,
+            (Self::Codes(codes), Self::Codes(others)) => codes == others,
+            (Self::Properties(filter), Self::Properties(other)) => Arc::ptr_eq(filter, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for TagFilter {}
+
 impl TagFilter {
-    fn passes(&self, tags_code: i64) -> bool {
+    fn passes_row(&self, tags_code: i64) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Properties(_) => true,
             Self::Codes(codes) => codes.contains(&(tags_code as i32)),
         }
+    }
+
+    /// Whether the record passes. What that cost is added to `bytes_filtered`.
+    fn passes_record(&self, record: &[u8], bytes_filtered: &mut u64) -> bool {
+        let Self::Properties(filter) = self else {
+            return true;
+        };
+        let properties = record::properties(record).unwrap_or_default();
+        *bytes_filtered += properties.len() as u64 * u64::from(filter.passes_over_properties());
+        filter.selects(properties)
     }
 }
 
@@ -200,9 +235,10 @@ impl Shard {
         let mut next = request.offset;
         let mut gathered = Gathered::default();
         let mut is_removed = false;
+        let mut bytes_filtered = 0;
         let mut unavailable = None;
         let mut page = None;
-        while next < examined_end && gathered.count < count_max {
+        while next < examined_end && gathered.count < count_max && bytes_filtered < FILTERED_BYTES_MAX {
             let Some(queue) = self.queues.get(queue_ref) else {
                 break;
             };
@@ -215,7 +251,7 @@ impl Shard {
                     break;
                 }
             };
-            if !request.filter.passes(row.tags_code) {
+            if !request.filter.passes_row(row.tags_code) {
                 next += 1;
                 continue;
             }
@@ -227,7 +263,11 @@ impl Shard {
                 continue;
             }
             match self.reader.record(&row, &self.log, ticket) {
-                Located::Found(slice) => gathered.add(slice),
+                Located::Found(slice) => {
+                    if request.filter.passes_record(slice.as_ref(), &mut bytes_filtered) {
+                        gathered.add(slice);
+                    }
+                }
                 Located::Damaged => is_removed = true,
                 Located::Pending => unavailable = Some(Unavailable::Pending),
                 Located::Failed(error) => unavailable = Some(Unavailable::Failed(error)),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use rmq_engine::commit_log::record::tags_code;
 use rmq_engine::{
     AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft,
-    Nothing, OldSegment, Placed, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter, Ticket,
+    Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter,
+    Ticket,
 };
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
@@ -27,6 +28,20 @@ const GROUPS: [&str; 2] = ["g", "h"];
 const KEYS: [&str; 3] = ["k1", "k2", "k3"];
 const TAGS: [&[u8]; 4] = [b"", b"TAGS\x01A\x02", b"KEYS\x01x\x02TAGS\x01TagB", b"TAGS\x01\xE4\xB8\xAD\x02"];
 const TICKET: Ticket = Ticket(1);
+
+/// A filter that has to read every record.
+#[derive(Debug)]
+struct EvenLength;
+
+impl PropertyFilter for EvenLength {
+    fn selects(&self, properties: &[u8]) -> bool {
+        properties.len().is_multiple_of(2)
+    }
+
+    fn passes_over_properties(&self) -> u32 {
+        1
+    }
+}
 
 /// What happened in a run, or in many.
 #[derive(Clone, Copy, Debug, Default)]
@@ -459,7 +474,11 @@ impl World {
         let (topic, queue_id) = self.place();
         let Bounds { max, .. } = self.shard.bounds(topic, queue_id);
         let offset = self.random.below(max as usize + 1) as i64;
-        let filter = if self.random.chance(50) { TagFilter::All } else { TagFilter::Codes(Arc::from([65, 20_013])) };
+        let filter = match self.random.below(4) {
+            0 => TagFilter::Codes(Arc::from([65, 20_013])),
+            1 => TagFilter::Properties(Arc::new(EvenLength)),
+            _ => TagFilter::All,
+        };
         self.fetch_and_check(topic, queue_id, offset, &filter);
     }
 
@@ -542,6 +561,7 @@ impl World {
         let passes = |sent: &Sent| match filter {
             TagFilter::All => true,
             TagFilter::Codes(codes) => codes.contains(&(tags_code(&sent.properties) as i32)),
+            TagFilter::Properties(filter) => filter.selects(&sent.properties),
         };
         let offset = offset.max(self.first_kept(topic, queue_id));
         let expected: Vec<_> = (offset..next).filter(|at| passes(&queue[*at as usize])).collect();

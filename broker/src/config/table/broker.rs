@@ -85,7 +85,7 @@ table! {
     - maxErrorRateOfBloomFilter, INT, "20", not_yet, FILTERS;
     - filterDataCleanTimeSpan, LONG, "86400000", not_yet, FILTERS;
     - filterSupportRetry, Bool, "false", not_yet, FILTERS;
-    - enablePropertyFilter, Bool, "false", not_yet, "SQL92 filters are not built yet; with true, pulls that need them are refused with code 27 instead of 1";
+    - enablePropertyFilter, Bool, "false", used, "consumers may select messages by SQL92 expressions; else pulls with one are refused with code 1";
     - compressedRegister, Bool, "false", not_yet, REGISTRATION;
     - forceRegister, Bool, "true", not_yet, REGISTRATION;
     - registerNameServerPeriod, Int(1, i32::MAX as i64), "30000", used, "time between registrations, ms; values outside 10000 to 60000 are moved to the nearest end";

@@ -66,7 +66,8 @@ impl Broker {
     }
 
     fn pull(&self, request: &PullRequest<'_>) -> Result<PullCheck<'_>, Refusal> {
-        check_pull(&self.settings, &self.topics, &self.groups, &self.views, request)
+        let mut filters = CompiledFilters::default();
+        check_pull(&self.settings, &self.topics, &self.groups, &self.views, &mut filters, request)
     }
 
     /// The code and forbidden type of the answer.
@@ -239,13 +240,33 @@ fn pulls_by_the_groups_subscription_need_a_fitting_heartbeat() {
 }
 
 #[test]
-fn filters_other_than_tags_are_not_supported() {
+fn filters_other_than_tags_need_a_setting_and_an_expression_that_can_be_read() {
     let mut broker = broker();
-    broker.subscribe(MessageModel::Clustering, "orders", "a > 1", "SQL92");
+    let own = |kind, expression| PullRequest {
+        expression_type: Some(kind),
+        subscription: Some(expression),
+        ..pull("orders")
+    };
     let by_group = PullRequest { sys_flag: 0, ..pull("orders") };
-    assert_eq!(broker.pull_code(&by_group), (1, 0));
-    broker.settings.enable_property_filter = true;
-    assert_eq!(broker.pull_code(&by_group), (27, 0));
+    for (is_enabled, kind, expression, own_answer, group_answer) in [
+        (false, "SQL92", "a > 1", 1, 1),
+        (false, "SQL92", "a >", 1, 27),
+        (false, "SQL92", "", 23, 27),
+        (true, "SQL92", "a > 1", 0, 0),
+        (true, "SQL92", "a >", 23, 27),
+        (true, "SQL92", "", 23, 27),
+        (true, "XPATH", "a > 1", 23, 27),
+    ] {
+        broker.settings.enable_property_filter = is_enabled;
+        broker.subscribe(MessageModel::Clustering, "orders", expression, kind);
+        let answers = (broker.pull_code(&own(kind, expression)), broker.pull_code(&by_group));
+        assert_eq!(answers, ((own_answer, 0), (group_answer, 0)), "{is_enabled} {kind} {expression:?}");
+    }
+    broker.subscribe(MessageModel::Clustering, "orders", "a > 1 AND (b", "SQL92");
+    for request in [own("SQL92", "a > 1 AND (b"), by_group] {
+        let refusal = broker.pull(&request).expect_err("the parenthesis is open");
+        assert!(refusal.remark.contains("character 13: ) is expected"), "{}", refusal.remark);
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ public final class Scenarios {
         Map.entry("push_rebalance", PushScenarios::rebalance),
         Map.entry("delay_levels", DelayScenarios::levels),
         Map.entry("delay_timers", DelayScenarios::timers),
+        Map.entry("filter_sql", FilterScenarios::sql),
         Map.entry("request_reply", RequestScenarios::requestReply),
         Map.entry("lite_pull_subscribe", PullScenarios::liteSubscribe),
         Map.entry("lite_pull_assign_seek", PullScenarios::liteAssignSeek),
