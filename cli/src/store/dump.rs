@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rmq_engine::commit_log::internal::InternalRecord;
 use rmq_engine::inspect::{Item, Stored, Walked, walk};
 use rmq_engine::store_dir::StoreView;
-use rmq_engine::{BatchHeader, Record};
+use rmq_engine::{BatchHeader, Done, Record};
 use serde_json::{Value, json};
 
 use crate::arguments::StoreDumpArguments;
@@ -209,6 +209,10 @@ fn internal_as_json(shard: u16, position: u64, record: &InternalRecord<'_>) -> V
             json!({ "kind": "setting", "of": kind, "key": key, "value": value.escape_ascii().to_string() })
         }
         InternalRecord::SettingRemoved { kind, key } => json!({ "kind": "settingRemoved", "of": kind, "key": key }),
+        InternalRecord::Done { group, topic, queue_id, first, bits } => {
+            let offsets: Vec<i64> = Done { group, topic, queue_id, first, bits }.offsets().collect();
+            json!({ "kind": "done", "group": group, "topic": topic, "queueId": queue_id, "offsets": offsets })
+        }
     };
     value["shard"] = shard.into();
     value["position"] = position.into();
@@ -230,6 +234,11 @@ fn internal_as_text(record: &InternalRecord<'_>) -> String {
         }
         InternalRecord::SettingRemoved { kind, key } => {
             format!("setting  {} {} is removed", setting_kind(kind), key.escape_debug())
+        }
+        InternalRecord::Done { group, topic, queue_id, first, bits } => {
+            let offsets: Vec<i64> = Done { group, topic, queue_id, first, bits }.offsets().collect();
+            let (group, topic) = (group.escape_debug(), topic.escape_debug());
+            format!("offset   {group} is done with {offsets:?} of {topic} queue {queue_id}")
         }
     }
 }
