@@ -209,6 +209,10 @@ fn internal_as_json(shard: u16, position: u64, record: &InternalRecord<'_>) -> V
             json!({ "kind": "setting", "of": kind, "key": key, "value": value.escape_ascii().to_string() })
         }
         InternalRecord::SettingRemoved { kind, key } => json!({ "kind": "settingRemoved", "of": kind, "key": key }),
+        InternalRecord::Done { group, topic, queue_id, first, bits } => {
+            let offsets: Vec<i64> = done_offsets(first, bits).collect();
+            json!({ "kind": "done", "group": group, "topic": topic, "queueId": queue_id, "offsets": offsets })
+        }
     };
     value["shard"] = shard.into();
     value["position"] = position.into();
@@ -231,7 +235,18 @@ fn internal_as_text(record: &InternalRecord<'_>) -> String {
         InternalRecord::SettingRemoved { kind, key } => {
             format!("setting  {} {} is removed", setting_kind(kind), key.escape_debug())
         }
+        InternalRecord::Done { group, topic, queue_id, first, bits } => {
+            let (group, topic) = (group.escape_debug(), topic.escape_debug());
+            let offsets: Vec<String> = done_offsets(first, bits).map(|offset| offset.to_string()).collect();
+            format!("offset   {group} is done with {topic} queue {queue_id} at {}", offsets.join(" "))
+        }
     }
+}
+
+/// The offsets of the bits that are set, counted from the lowest bit of the first byte.
+fn done_offsets(first: i64, bits: &[u8]) -> impl Iterator<Item = i64> {
+    let is_set = |n: &usize| bits[n / 8] >> (n % 8) & 1 == 1;
+    (0..bits.len() * 8).filter(is_set).map(move |n| first.saturating_add(n as i64))
 }
 
 /// As the broker numbers them.
