@@ -18,6 +18,7 @@ use rmq_net::message::properties;
 use rmq_net::reply::{ExtPrefix, ExtWriter, FrameWriter};
 use rustc_hash::FxHashMap;
 
+use crate::ask::ClientQuestions;
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::filter::CompiledFilters;
 use crate::gather::{self, Gathers};
@@ -32,6 +33,7 @@ use crate::state::checks;
 use crate::state::clients::GroupViews;
 use crate::state::groups::GroupTable;
 use crate::state::locks::LockedGroups;
+use crate::state::resets::Resets;
 use crate::state::settings::{CheckSettings, SettingKind};
 use crate::state::stats::Counters;
 use crate::state::topics::TopicTable;
@@ -200,8 +202,11 @@ pub struct Broker {
     /// What this core counted since the system core last asked.
     pub counters: Counters,
     pub polls: LongPolls,
+    pub resets: Resets,
     pub gathers: Gathers,
     pub owed: Owed,
+    /// What clients were asked and have not answered yet.
+    pub questions: ClientQuestions,
     pub paths: PathCounters,
     /// Reused for the properties of the message being stored.
     pub(crate) scratch: Vec<u8>,
@@ -256,8 +261,10 @@ impl Broker {
             })),
             counters: Counters::default(),
             polls: LongPolls::default(),
+            resets: Resets::default(),
             gathers: Gathers::default(),
             owed,
+            questions: ClientQuestions::default(),
             paths: PathCounters::default(),
             scratch: Vec::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
@@ -360,7 +367,7 @@ impl Broker {
     /// A client's answer to a request of the broker's: the system core has asked.
     fn take_answer(&mut self, answer: &Request<'_>) -> Outcome {
         if self.is_system_core() {
-            requests::reply::on_answer(self, answer);
+            crate::ask::on_answer(self, answer);
             return Ok(Handled::Taken);
         }
         self.forward(SYSTEM_CORE, answer, answer.origin)
@@ -475,36 +482,32 @@ impl Broker {
         self.reply_with_remark(to, refusal.code, Some(&refusal.remark), Body::None, |_| ());
     }
 
-    /// A request of the broker to a client, oneway, through the client's own connection.
-    pub fn push_to_client(&mut self, connection: ConnectionId, code: i32, ext: impl FnOnce(&mut ExtWriter<'_>)) {
-        self.request_of_broker(connection, code, 0, true, &[], ext);
-    }
-
-    /// As [`push_to_client`](Self::push_to_client), with a body and for an answer, which will name `opaque`.
-    pub fn ask_client(
+    /// A request of the broker to a client, oneway, through the client's own connection. [`ask_client`](crate::ask) is for
+    /// one that wants an answer.
+    pub fn push_to_client(
         &mut self,
         connection: ConnectionId,
         code: i32,
-        opaque: i32,
         body: &[u8],
         ext: impl FnOnce(&mut ExtWriter<'_>),
     ) {
-        self.request_of_broker(connection, code, opaque, false, body, ext);
+        self.request_of_broker(connection, code, None, body, ext);
     }
 
-    fn request_of_broker(
+    /// With an opaque the client is to answer.
+    pub(crate) fn request_of_broker(
         &mut self,
         connection: ConnectionId,
         code: i32,
-        opaque: i32,
-        is_oneway: bool,
+        opaque: Option<i32>,
         body: &[u8],
         ext: impl FnOnce(&mut ExtWriter<'_>),
     ) {
         let parcel = &mut self.replies[connection.core as usize];
         let start = parcel.bytes.len();
         let json = rmq_net::frame::Serialization::Json;
-        FrameWriter::request(&mut parcel.bytes, json, code, opaque, is_oneway, body.len(), ext);
+        let (number, is_oneway) = (opaque.unwrap_or(0), opaque.is_none());
+        FrameWriter::request(&mut parcel.bytes, json, code, number, is_oneway, body.len(), ext);
         parcel.bytes.extend_from_slice(body);
         let bytes_count = (parcel.bytes.len() - start) as u32;
         parcel.items.push(ReplyItem { connection, bytes_count, slices_count: 0, answers: 0 });

@@ -168,6 +168,7 @@ typed_settings! {
         max_transfer_bytes_on_message_in_memory: u32 = "maxTransferBytesOnMessageInMemory",
         max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory",
 
+        use_server_side_reset_offset: bool = "useServerSideResetOffset",
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
         enable_register_producer: bool = "enableRegisterProducer",
         store_reply_message_enable: bool = "storeReplyMessageEnable",

@@ -9,6 +9,7 @@ use rmq_net::connection::{Accepted, ConnectionId, ListenerRole, Peer};
 use rmq_net::frame::{Frame, Serialization};
 
 use crate::broker::Broker;
+use crate::gather::Asked;
 use crate::state::clients::ViewChange;
 use crate::state::groups::GroupChange;
 use crate::state::locks::LockChange;
@@ -113,8 +114,8 @@ pub struct ReplyItem {
     pub answers: u32,
 }
 
-/// A question every core answers from its own shard, for requests about the whole broker.
-pub type Question = Arc<dyn Fn(&mut Broker) -> Answer + Send + Sync>;
+/// A question cores answer from their own shards, for requests about the whole broker.
+pub type Question = Arc<dyn Fn(&mut Broker, Asked) + Send + Sync>;
 /// A change every core makes in its own log. The answer is a `Result<(), AppendError>`: is it durable there?
 pub type Change = Arc<dyn Fn(&mut Broker) -> Result<LogPosition, AppendError> + Send + Sync>;
 pub type Answer = Box<dyn std::any::Any + Send>;

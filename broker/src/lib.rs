@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 pub mod broker;
 pub mod config;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use rmq_engine::ShardMemory;
 use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
+use crate::request::relay::RELAYED_BYTES_MAX;
 use crate::request::reply::PUSHED_BYTES_MAX;
 
 const MIB: u64 = 1 << 20;
@@ -60,7 +61,7 @@ impl MemoryBounds {
             bounds.spare = cores * (shard.spare + broker::SPARE_PARCEL_BYTES);
             bounds.parked = cores * broker::parked_bytes_max(undurable_bytes_max);
             bounds.forwarded = cores * (cores - 1) * broker::FORWARDED_BYTES_MAX as u64;
-            bounds.pushed = PUSHED_BYTES_MAX as u64;
+            bounds.pushed = (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX) as u64;
         }
         bounds
     }
@@ -77,7 +78,7 @@ impl MemoryBounds {
             ("replies", replies),
             ("parked sends", parked),
             ("between cores", forwarded),
-            ("request-reply", pushed),
+            ("asked of clients", pushed),
         ]
     }
 
@@ -118,7 +119,11 @@ mod tests {
         let (sum, parts) = numbers.split_first().unwrap();
         assert!(parts.iter().sum::<u64>().abs_diff(*sum) <= parts.len() as u64, "{text}");
         assert!(!text.contains("between cores"), "one core has nobody to forward to: {text}");
-        assert!(bounds(3).sum() > 3 * (bounds(1).sum() - PROGRAM_BYTES - PUSHED_BYTES_MAX as u64), "{}", bounds(3));
+        assert!(
+            bounds(3).sum() > 3 * (bounds(1).sum() - PROGRAM_BYTES - (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX) as u64),
+            "{}",
+            bounds(3)
+        );
         assert!(MemoryBounds::of(1, Limits::default().memory(), None).sum() < bounds(1).sum());
     }
 }

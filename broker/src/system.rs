@@ -3,6 +3,7 @@
 use rmq_net::body::{RegisterBrokerBody, TopicConfig};
 use rmq_net::connection::ConnectionId;
 
+use crate::ask;
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
@@ -21,6 +22,8 @@ pub struct System {
     pub registrar: Option<Registrar>,
     pub stats: BrokerStats,
     pub pushes: Pushes,
+    /// Questions of tools that wait for a client.
+    pub relays: usize,
     /// When the broker started, ms since the epoch.
     pub boot_ms: i64,
     next_scan_ms: i64,
@@ -28,9 +31,16 @@ pub struct System {
 
 impl System {
     pub fn new(clients: ClientRegistry, registrar: Option<Registrar>, stats: BrokerStats, now_ms: i64) -> Self {
-        let locks = QueueLocks::default();
-        let pushes = Pushes::default();
-        Self { clients, locks, registrar, stats, pushes, boot_ms: now_ms, next_scan_ms: now_ms + SCAN_MS }
+        Self {
+            clients,
+            locks: QueueLocks::default(),
+            registrar,
+            stats,
+            pushes: Pushes::default(),
+            relays: 0,
+            boot_ms: now_ms,
+            next_scan_ms: now_ms + SCAN_MS,
+        }
     }
 }
 
@@ -44,6 +54,7 @@ pub fn on_counted(broker: &mut Broker, delta: CountersDelta) {
 /// The system core's share of a turn's end.
 pub fn tick(broker: &mut Broker) {
     reply::tick(broker);
+    ask::tick(broker);
     let now_ms = broker.now_ms;
     let Some(system) = &mut broker.system else { return };
     system.stats.tick(now_ms);
@@ -67,7 +78,7 @@ pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
     };
     let changes = system.clients.on_closed(id, &broker.groups);
     client::pass_on(broker, changes);
-    reply::on_connection_closed(broker, id);
+    ask::on_connection_closed(broker, id);
 }
 
 /// Registers the topics as they are now at every name server.

@@ -212,8 +212,13 @@ impl Cores {
 
     /// An answer from the client connected to `core`, to a request of the broker's.
     pub fn answer_as_client(&mut self, core: usize, opaque: i32, code: i32) {
+        self.answer_as_client_with(core, opaque, code, b"");
+    }
+
+    pub fn answer_as_client_with(&mut self, core: usize, opaque: i32, code: i32, body: &[u8]) {
         let mut bytes = Vec::new();
-        FrameWriter::response(&mut bytes, Serialization::Json, code, opaque, None, 0, |_| ());
+        FrameWriter::response(&mut bytes, Serialization::Json, code, opaque, None, body.len(), |_| ());
+        bytes.extend_from_slice(body);
         let verdict = self.cores[core].broker.on_frame(&client_of(core), &bytes);
         assert_eq!(verdict, Verdict::Done, "an answer is taken");
         self.run();

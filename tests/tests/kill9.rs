@@ -50,6 +50,28 @@ fn acknowledged_messages_survive_kill_9_under_load() {
     println!("{}", verifier.log_tail());
 }
 
+#[test]
+fn orderly_consumers_keep_the_order_of_each_queue_over_kill_9() {
+    if attached().is_some() {
+        return skip("a broker to be killed must be this test's own");
+    }
+    if !Suite::Java(JavaClient::V5_5_0).is_available() {
+        return;
+    }
+    let home = Folder::new();
+    let mut cluster = Cluster::start(Kind::under_test());
+    let mut scenario = java_command(JavaClient::V5_5_0, home.path());
+    scenario.arg(format!("-Dnamesrv={}", cluster.namesrv())).arg("ringmq.clients.Scenarios").arg("order_over_restarts");
+    let mut scenario = Process::start("order", home.path(), &scenario);
+    for sent in ["sent 49\n", "sent 149\n", "sent 249\n"] {
+        scenario.await_ready(sent, || scenario.log_text().contains(sent));
+        cluster.crash();
+        cluster.restart();
+    }
+    let code = scenario.exit_code();
+    assert_eq!(code, 0, "{}", scenario.log_text());
+}
+
 /// The load: a Java producer that sends until its stdin ends, and writes down what was acknowledged.
 struct Producer {
     child: Child,

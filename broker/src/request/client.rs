@@ -85,7 +85,7 @@ pub fn pass_on(broker: &mut Broker, changes: ClientChanges) {
     for notice in notices {
         for connection in notice.connections {
             let group: &str = &notice.group;
-            broker.push_to_client(connection, code::NOTIFY_CONSUMER_IDS_CHANGED, |ext| {
+            broker.push_to_client(connection, code::NOTIFY_CONSUMER_IDS_CHANGED, &[], |ext| {
                 ext.text("consumerGroup", group);
             });
         }

@@ -58,7 +58,10 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         return done_after(broker, Ok(position), request);
     }
     let to = request.reply_address();
-    let remove = move |broker: &mut Broker| broker.shard.remove_offsets_of_group(&group);
+    let remove = move |broker: &mut Broker| {
+        broker.resets.remove_group(&group);
+        broker.shard.remove_offsets_of_group(&group)
+    };
     topic_change::everywhere_after(broker, position, to, remove, "the removal of the group's offsets");
     Ok(Handled::Taken)
 }

@@ -7,9 +7,13 @@ pub mod group;
 pub mod lock;
 pub mod message;
 pub mod offset;
+pub mod progress;
 pub mod pull;
+pub mod queues;
 pub mod recall;
+pub mod relay;
 pub mod reply;
+pub mod reset;
 pub mod runtime;
 pub mod send;
 pub mod send_back;
@@ -20,7 +24,7 @@ pub mod topic_change;
 use rmq_engine::{Shard, StorageError};
 use rmq_net::codes::{request as code, response};
 
-use crate::broker::{Broker, Outcome, Refusal, SYSTEM_CORE, not_supported};
+use crate::broker::{Broker, Outcome, Refusal, SYSTEM_CORE, Work, not_supported};
 use crate::letter::Request;
 
 /// The one place where a request code becomes a handler.
@@ -37,6 +41,7 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
         code::GET_EARLIEST_MSG_STORETIME => offset::earliest_store_time(broker, request),
         code::VIEW_MESSAGE_BY_ID => message::view(broker, request),
         code::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request),
+        code::QUERY_CONSUME_QUEUE => progress::rows(broker, request),
         _ => dispatch_system(broker, request_code, request),
     }
 }
@@ -77,6 +82,16 @@ fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>
         code::DELETE_EXPIRED_COMMITLOG => runtime::delete_expired,
         code::SWITCH_TIMER_ENGINE => runtime::switch_timer_engine,
         code::UPDATE_AND_GET_GROUP_FORBIDDEN => group::forbidden,
+        code::INVOKE_BROKER_TO_RESET_OFFSET => reset::handle,
+        code::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => relay::consumer_status,
+        code::GET_CONSUMER_RUNNING_INFO => relay::running_info,
+        code::CONSUME_MESSAGE_DIRECTLY => relay::consume_directly,
+        code::QUERY_CONSUME_TIME_SPAN => progress::time_span,
+        code::QUERY_CORRECTION_OFFSET => progress::correction,
+        code::CLONE_GROUP_OFFSET => progress::clone_offsets,
+        code::GET_BROKER_CONSUME_STATS => progress::of_all_groups,
+        code::QUERY_SUBSCRIPTION_BY_CONSUMER => progress::subscription,
+        code::CLEAN_EXPIRED_CONSUMEQUEUE | code::CLEAN_UNUSED_TOPIC => runtime::clean,
         _ => return Err(not_supported(request_code)),
     };
     if !broker.is_system_core() {
@@ -91,6 +106,8 @@ pub enum Job {
     TimeLookup(offset::TimeLookup),
     View(message::View),
     SendBack(send_back::SendBack),
+    /// A look at a queue or message to repeat, for one of the requests that are about several.
+    Look(Work),
 }
 
 pub fn resume(broker: &mut Broker, job: Job) {
@@ -99,6 +116,7 @@ pub fn resume(broker: &mut Broker, job: Job) {
         Job::TimeLookup(lookup) => offset::resume(broker, lookup),
         Job::View(view) => message::resume(broker, view),
         Job::SendBack(back) => send_back::resume(broker, back),
+        Job::Look(again) => again(broker),
     }
 }
 

@@ -60,6 +60,11 @@ pub fn update(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     };
     let queue_id = u32::try_from(queue_id)
         .map_err(|_| Refusal::new(response::INVALID_PARAMETER, format!("queueId {queue_id} is below zero")))?;
+    if broker.resets.contains(&group, &topic, queue_id) {
+        let (to, remark) = (request.reply_address(), Some("Offset has been previously reset"));
+        broker.reply_with_remark(to, response::SUCCESS, remark, Body::None, |_| ());
+        return Ok(Handled::Taken);
+    }
     match broker.shard.commit_offset(&group, &topic, queue_id, commit_offset) {
         Ok(position) => {
             let to = request.reply_address();

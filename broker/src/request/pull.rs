@@ -68,7 +68,9 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         Err(refusal) => return refuse(broker, request, refusal),
     };
     let queue_id = header.queue_id as u32;
-    if header.sys_flag & sys_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
+    let wants_commit = header.sys_flag & sys_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0;
+    // What the consumer has consumed before a reset it does not know of yet counts no more.
+    if wants_commit && !broker.resets.contains(&group, &topic, queue_id) {
         match broker.shard.commit_offset(&group, &topic, queue_id, header.commit_offset) {
             // Not waited for: the pull does not acknowledge the commit.
             Ok(_) => {}
@@ -111,6 +113,10 @@ fn refuse(broker: &mut Broker, request: &Request<'_>, refusal: checks::Refusal) 
 
 /// Reads for an order and answers it, parks it, or leaves it waiting for the disk.
 pub fn execute(broker: &mut Broker, order: PullOrder) {
+    if let Some(offset) = broker.resets.take(&order.group, &order.topic, order.queue_id) {
+        let bounds = broker.shard.bounds(&order.topic, order.queue_id);
+        return answer(broker, &order, response::PULL_OFFSET_MOVED, "OFFSET_RESET", offset, bounds, Body::None);
+    }
     let ticket = broker.new_ticket();
     let count_max = order.count_max.min(broker.config.max_transfer_count_on_message_in_memory);
     let request = FetchRequest {
@@ -179,13 +185,18 @@ fn answer(broker: &mut Broker, order: &PullOrder, code: i32, status: &str, next:
 /// Tries the pulls whose queue got a message, and answers those whose time is up.
 pub fn wake_polls(broker: &mut Broker) {
     while let Some((topic, queue_id)) = broker.shard.arrival() {
-        for (_, mut order) in broker.polls.wake(&topic, queue_id) {
-            order.begun_ms = broker.now_ms;
-            execute(broker, order);
-        }
+        wake_queue(broker, &topic, queue_id);
     }
     while let Some(mut order) = broker.polls.expire(broker.now_ms) {
         order.hold_until_ms = None;
+        order.begun_ms = broker.now_ms;
+        execute(broker, order);
+    }
+}
+
+/// Tries the pulls that wait for a queue.
+pub fn wake_queue(broker: &mut Broker, topic: &str, queue_id: u32) {
+    for (_, mut order) in broker.polls.wake(topic, queue_id) {
         order.begun_ms = broker.now_ms;
         execute(broker, order);
     }

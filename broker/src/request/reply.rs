@@ -5,7 +5,7 @@
 //! taken the reply, and unless `storeReplyMessageEnable` is off, when it is stored as well. As in RocketMQ, a reply that
 //! could not be stored but was taken counts as sent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rmq_net::codes::{request as code, response};
@@ -13,7 +13,9 @@ use rmq_net::connection::ConnectionId;
 use rmq_net::frame::Frame;
 use rmq_net::header::send::SendHeader;
 use rmq_net::message::properties;
+use rmq_net::reply::ExtWriter;
 
+use crate::ask::{self, ClientAnswer, ClientRequest, QUESTION_BYTES};
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
 use crate::request::send::{self, Resend};
@@ -24,16 +26,12 @@ use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 const ANSWER_MS_MAX: i64 = 10_000;
 /// Replies that wait for their requesters' answers, all together.
 pub(crate) const PUSHED_BYTES_MAX: usize = 64 << 20;
-/// What one of them costs beside its frame.
-const PUSH_BYTES: usize = 512;
-/// Replies settled at a turn's end: each is an append and an answer, and a turn has to stay short.
-const SETTLED_PER_TURN: usize = 256;
+/// Replies stored at a turn's end once the log has room again: a turn has to stay short.
+const STORED_PER_TURN: usize = 256;
 
 /// A reply on its way to its requester.
 struct Push {
-    requester: ConnectionId,
     client_id: Box<str>,
-    deadline_ms: i64,
     origin: Origin,
     to: ReplyAddress,
     queue_id: u32,
@@ -43,7 +41,7 @@ struct Push {
 
 impl Push {
     fn cost_bytes(&self) -> usize {
-        self.frame.len() + PUSH_BYTES
+        self.frame.len() + QUESTION_BYTES
     }
 }
 
@@ -53,53 +51,11 @@ struct Settled {
     is_taken: bool,
 }
 
-/// The replies whose requesters have not answered yet, and those the log had no room for.
+/// The replies the log had no room for, and what they and those that requesters have not answered yet add up to.
 #[derive(Default)]
 pub struct Pushes {
-    /// By the opaque of the request to the requester. It grows, so the first is the oldest.
-    waiting: BTreeMap<i32, Push>,
-    by_requester: BTreeSet<(ConnectionId, i32)>,
-    /// Requesters that are gone and had replies waiting.
-    gone: VecDeque<ConnectionId>,
     to_store: VecDeque<Settled>,
-    last_opaque: i32,
-    /// Of all that is waiting or to be stored.
     bytes: usize,
-}
-
-impl Pushes {
-    fn take(&mut self, opaque: i32) -> Option<Push> {
-        let push = self.waiting.remove(&opaque)?;
-        self.by_requester.remove(&(push.requester, opaque));
-        Some(push)
-    }
-
-    fn add(&mut self, push: Push) -> i32 {
-        // Beyond 2^31 pushes it begins anew; those of then have long been answered.
-        self.last_opaque = self.last_opaque.checked_add(1).unwrap_or(1);
-        self.bytes += push.cost_bytes();
-        self.by_requester.insert((push.requester, self.last_opaque));
-        self.waiting.insert(self.last_opaque, push);
-        self.last_opaque
-    }
-
-    fn of_requester(&self, requester: ConnectionId) -> Option<i32> {
-        let mut all = self.by_requester.range((requester, i32::MIN)..=(requester, i32::MAX));
-        all.next().map(|(_, opaque)| *opaque)
-    }
-
-    /// The next reply whose requester is gone or has not answered in time.
-    fn next_given_up(&mut self, now_ms: i64) -> Option<Push> {
-        while let Some(requester) = self.gone.front() {
-            if let Some(opaque) = self.of_requester(*requester) {
-                return self.take(opaque);
-            }
-            self.gone.pop_front();
-        }
-        let (opaque, _) = self.waiting.first_key_value().filter(|(_, push)| push.deadline_ms <= now_ms)?;
-        let opaque = *opaque;
-        self.take(opaque)
-    }
 }
 
 /// 324 and 325.
@@ -141,15 +97,8 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
             None => "reply message properties[REPLY_TO_CLIENT] is null".to_owned(),
         }));
     };
-    let push = Push {
-        requester,
-        client_id,
-        deadline_ms: broker.now_ms + ANSWER_MS_MAX,
-        origin: request.origin,
-        to: request.reply_address(),
-        queue_id,
-        frame: request.bytes.into(),
-    };
+    let push =
+        Push { client_id, origin: request.origin, to: request.reply_address(), queue_id, frame: request.bytes.into() };
     let Some(system) = &mut broker.system else { return Ok(Handled::Taken) };
     let waiting_bytes = system.pushes.bytes + push.cost_bytes();
     if waiting_bytes > PUSHED_BYTES_MAX {
@@ -158,10 +107,10 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
              {PUSHED_BYTES_MAX}"
         )));
     }
-    let opaque = system.pushes.add(push);
+    system.pushes.bytes = waiting_bytes;
     properties::terminate(&mut text);
     properties::push(&mut text, "PUSH_REPLY_TIME", broker.now_ms.to_string().as_bytes());
-    push_reply(broker, request, &header, requester, opaque, &text);
+    push_reply(broker, request, &header, requester, &text, push);
     Ok(Handled::Taken)
 }
 
@@ -174,11 +123,17 @@ fn push_reply(
     request: &Request<'_>,
     header: &SendHeader<'_>,
     requester: ConnectionId,
-    opaque: i32,
     text: &[u8],
+    push: Push,
 ) {
     let (now_ms, store_host) = (broker.now_ms, broker.store_host);
-    broker.ask_client(requester, code::PUSH_REPLY_MESSAGE_TO_CLIENT, opaque, request.frame.body, |ext| {
+    let question = ClientRequest {
+        client: requester,
+        code: code::PUSH_REPLY_MESSAGE_TO_CLIENT,
+        body: request.frame.body,
+        wait_ms: ANSWER_MS_MAX,
+    };
+    let ext = |ext: &mut ExtWriter<'_>| {
         ext.text("producerGroup", &header.producer_group.to_cow());
         ext.text("topic", &header.topic.to_cow());
         ext.text("defaultTopic", &header.default_topic.to_cow());
@@ -193,39 +148,21 @@ fn push_reply(
         ext.text("properties", &String::from_utf8_lossy(text));
         ext.int("reconsumeTimes", i64::from(header.reconsume_times));
         ext.bool("unitMode", header.unit_mode);
+    };
+    ask::ask_client(broker, &question, ext, move |broker, answer| {
+        let is_taken = matches!(answer, ClientAnswer::Said(frame) if frame.code == response::SUCCESS);
+        settle(broker, Settled { push, is_taken });
     });
 }
 
-/// A client's answer to a request of the broker's. One that was not asked for, or of another client, says nothing.
-pub fn on_answer(broker: &mut Broker, answer: &Request<'_>) {
-    let Some(system) = &mut broker.system else { return };
-    let opaque = answer.frame.opaque;
-    if system.pushes.waiting.get(&opaque).is_none_or(|push| push.requester != answer.origin.connection) {
-        return;
-    }
-    let Some(push) = system.pushes.take(opaque) else { return };
-    settle(broker, Settled { push, is_taken: answer.frame.code == response::SUCCESS });
-}
-
-/// Stores what there was no room for, and gives up on requesters that are gone or do not answer.
+/// Stores what there was no room for.
 pub fn tick(broker: &mut Broker) {
-    let now_ms = broker.now_ms;
-    for _ in 0..SETTLED_PER_TURN {
-        let Some(pushes) = broker.system.as_mut().map(|system| &mut system.pushes) else { return };
-        let next = pushes.to_store.pop_front();
-        let given_up = |push| Settled { push, is_taken: false };
-        let Some(settled) = next.or_else(|| pushes.next_given_up(now_ms).map(given_up)) else { return };
+    for _ in 0..STORED_PER_TURN {
+        let next = broker.system.as_mut().and_then(|system| system.pushes.to_store.pop_front());
+        let Some(settled) = next else { return };
         if settle(broker, settled) == Handled::Full {
             return;
         }
-    }
-}
-
-/// A requester is gone: what waits for it is given up by the next turns.
-pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
-    let Some(system) = &mut broker.system else { return };
-    if system.pushes.of_requester(id).is_some() {
-        system.pushes.gone.push_back(id);
     }
 }
 

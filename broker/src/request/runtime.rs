@@ -1,5 +1,5 @@
 //! What tools ask about the running broker: GET_BROKER_RUNTIME_INFO (28), GET_BROKER_CONFIG (26),
-//! VIEW_BROKER_STATS_DATA (315); and DELETE_EXPIRED_COMMITLOG (329).
+//! VIEW_BROKER_STATS_DATA (315); DELETE_EXPIRED_COMMITLOG (329); and what there is nothing to do for (306, 316).
 
 use rmq_net::body;
 use rmq_net::codes::response;
@@ -98,5 +98,12 @@ pub fn statistic(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         return Err(Refusal::new(response::SYSTEM_ERROR, format!("The stats <{name}> <{key}> not exist")));
     };
     broker.reply_json(request.reply_address(), &body::encode(&found));
+    Ok(Handled::Taken)
+}
+
+/// CLEAN_EXPIRED_CONSUMEQUEUE (306) and CLEAN_UNUSED_TOPIC (316). There is never anything left to clean: rows go with the
+/// segments of their messages, and a topic's queues with the topic.
+pub fn clean(broker: &mut Broker, request: &Request<'_>) -> Outcome {
+    broker.reply_done(request.reply_address());
     Ok(Handled::Taken)
 }

@@ -21,7 +21,7 @@ struct QueueState {
     last_store_ms: i64,
 }
 
-fn queue(broker: &Broker, topic: &str, queue_id: i32) -> MessageQueue {
+pub fn queue(broker: &Broker, topic: &str, queue_id: i32) -> MessageQueue {
     MessageQueue { broker_name: broker.config.broker_name.clone(), queue_id, topic: topic.to_owned() }
 }
 

@@ -68,7 +68,10 @@ pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         Err(error) => return topic_change::append_refused(broker, &error),
     };
     let to = request.reply_address();
-    let remove = move |broker: &mut Broker| broker.shard.remove_topic(&topic);
+    let remove = move |broker: &mut Broker| {
+        broker.resets.remove_topic(&topic);
+        broker.shard.remove_topic(&topic)
+    };
     topic_change::everywhere_after(broker, position, to, remove, "the removal of the topic's queues");
     Ok(Handled::Taken)
 }

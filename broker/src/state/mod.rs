@@ -13,6 +13,7 @@ pub mod heartbeat;
 pub mod locks;
 pub mod paging;
 pub mod reserved;
+pub mod resets;
 pub mod runtime_info;
 pub mod settings;
 pub mod stats;

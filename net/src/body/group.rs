@@ -1,6 +1,7 @@
 //! Subscription groups and lists about them.
 #![forbid(unsafe_code)]
 
+use super::heartbeat::SubscriptionData;
 use super::topic::DataVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,6 +118,18 @@ pub struct GroupConfigList {
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupList {
     pub group_list: Vec<String>,
+}
+
+/// Reply to QUERY_SUBSCRIPTION_BY_CONSUMER (345).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupSubscription {
+    pub group: String,
+    /// Absent while no consumer of the group subscribes to the topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_data: Option<SubscriptionData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
 }
 
 /// Reply to GET_CONSUMER_LIST_BY_GROUP (38).

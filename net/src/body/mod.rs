@@ -28,15 +28,20 @@ pub mod topic;
 pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable};
 pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, TopicFilterType};
 pub use group::{
-    ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy, SubscriptionGroupConfig,
-    SubscriptionGroupWrapper,
+    ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy, GroupSubscription,
+    SubscriptionGroupConfig, SubscriptionGroupWrapper,
 };
 pub use heartbeat::{CheckClientConfig, ConsumerData, HeartbeatData, ProducerData, SubscriptionData};
-pub use offset::{ConsumerOffsets, ConsumerStatus, ResetOffsetBody, ResetOffsetBodyForC};
+pub use offset::{
+    ConsumerOffsets, ConsumerStatus, CorrectionOffsets, QueueOffset, ResetOffsetBody, ResetOffsetBodyForC,
+};
 pub use queue::{LockBatchBody, LockBatchReply, MessageQueue};
 pub use registration::RegisterBrokerBody;
 pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, TopicRouteData};
-pub use stats::{BrokerStatsData, ConsumeStats, OffsetWrapper, TopicOffset, TopicStatsTable};
+pub use stats::{
+    BrokerStatsData, ConsumeQueueData, ConsumeQueueRows, ConsumeStats, ConsumeStatsList, ConsumeTimeSpans,
+    OffsetWrapper, QueueTimeSpan, TopicOffset, TopicStatsTable,
+};
 pub use topic::{DataVersion, KvTable, TopicConfig, TopicConfigList, TopicConfigSerializeWrapper, TopicList};
 
 /// Reads a body as fastjson would: unknown members ignored, nulls as absent, numbers and booleans

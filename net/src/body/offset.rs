@@ -70,3 +70,10 @@ impl ConsumerStatus {
 pub struct ConsumerOffsets {
     pub offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
 }
+
+/// Reply to QUERY_CORRECTION_OFFSET (308): offset by queue id. Legacy form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CorrectionOffsets {
+    pub correction_offsets: BTreeMap<i32, i64>,
+}

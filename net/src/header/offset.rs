@@ -64,6 +64,52 @@ headers! {
         is_force: default bool = "isForce", false;
     }
 
+    /// INVOKE_BROKER_TO_GET_CONSUMER_STATUS (223); 221 carries topic and group to clients.
+    ConsumerStatusHeader<'a> {
+        topic: required Text<'a> = "topic";
+        group: required Text<'a> = "group";
+        /// A client id, whatever the name says; absent or blank: every client of the group.
+        client_addr: optional Text<'a> = "clientAddr";
+    }
+
+    /// QUERY_CONSUME_TIME_SPAN (303).
+    TimeSpanHeader<'a> {
+        topic: required Text<'a> = "topic";
+        group: required Text<'a> = "group";
+    }
+
+    /// QUERY_CORRECTION_OFFSET (308).
+    CorrectionHeader<'a> {
+        topic: required Text<'a> = "topic";
+        compare_group: required Text<'a> = "compareGroup";
+        /// Separated by `,`.
+        filter_groups: optional Text<'a> = "filterGroups";
+    }
+
+    /// CLONE_GROUP_OFFSET (314).
+    CloneOffsetsHeader<'a> {
+        src_group: required Text<'a> = "srcGroup";
+        dest_group: required Text<'a> = "destGroup";
+        /// Absent or blank: every topic the group has offsets for.
+        topic: optional Text<'a> = "topic";
+        offline: default bool = "offline", false;
+    }
+
+    /// GET_BROKER_CONSUME_STATS (317).
+    BrokerConsumeStatsHeader {
+        is_order: required bool = "isOrder";
+    }
+
+    /// QUERY_CONSUME_QUEUE (321).
+    ConsumeQueueHeader<'a> {
+        topic: required Text<'a> = "topic";
+        queue_id: default i32 = "queueId", 0;
+        /// The queue offset to begin with.
+        index: default i64 = "index", 0;
+        count: default i32 = "count", 0;
+        consumer_group: optional Text<'a> = "consumerGroup";
+    }
+
     /// VIEW_MESSAGE_BY_ID (33).
     ViewMessageHeader<'a> {
         /// Physical offset in wire form.

@@ -160,7 +160,7 @@ table! {
     - enableRemoteEscape, Bool, "false", not_yet, REPLICATION;
     - skipPreOnline, Bool, "false", not_yet, REPLICATION;
     - asyncSendEnable, Bool, "true", no_effect, NO_LOCKS;
-    - useServerSideResetOffset, Bool, "true", not_yet, "resets of offsets by the broker are not built yet";
+    - useServerSideResetOffset, Bool, "true", used, "resets of offsets (222) are made by the broker; with false its online consumers are told to make them";
     - consumerOffsetUpdateVersionStep, LONG, "500", no_effect, RECORDS;
     - delayOffsetUpdateVersionStep, LONG, "200", no_effect, OWED;
     - lockInStrictMode, Bool, "false", not_yet, REPLICATION;
