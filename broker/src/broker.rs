@@ -24,6 +24,7 @@ use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::owed::Owed;
 use crate::poll::LongPolls;
+use crate::request::pop::wait::Pops;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
 use crate::retention::Retention;
@@ -200,6 +201,7 @@ pub struct Broker {
     /// What this core counted since the system core last asked.
     pub counters: Counters,
     pub polls: LongPolls,
+    pub pops: Pops,
     pub gathers: Gathers,
     pub owed: Owed,
     pub paths: PathCounters,
@@ -256,6 +258,7 @@ impl Broker {
             })),
             counters: Counters::default(),
             polls: LongPolls::default(),
+            pops: Pops::default(),
             gathers: Gathers::default(),
             owed,
             paths: PathCounters::default(),
@@ -598,6 +601,8 @@ impl Broker {
             Letter::GroupChanged(change) => self.groups.apply(change),
             Letter::ViewChanged(change) => self.views.apply(change),
             Letter::LocksChanged(change) => self.locked_groups.apply(change),
+            Letter::TopicWanted(config) => requests::pop::revive::on_wanted(self, config),
+            Letter::Pop(letter) => self.pops.take_letter(from, letter),
             Letter::Counted(delta) => crate::system::on_counted(self, delta),
             Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
             Letter::Change { number, change } => gather::on_change(self, from, number, &change),
@@ -662,6 +667,7 @@ impl Broker {
         crate::owed::tick(self);
         self.resume_jobs();
         requests::pull::wake_polls(self);
+        requests::pop::turn(self);
         self.tick();
         crate::system::tick(self);
     }
@@ -764,6 +770,11 @@ impl Broker {
         }
     }
 
+    /// Whether there is more to do at once, without anything having to happen first.
+    pub fn wants_turn(&self) -> bool {
+        self.pops.letters_waiting() > 0
+    }
+
     pub fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
@@ -775,7 +786,7 @@ impl Broker {
 
     /// True while somebody still waits for the log or the disk.
     pub fn is_busy(&self) -> bool {
-        !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog()
+        !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog() || self.pops.has_stalled()
     }
 
     /// Letters of this turn, one parcel of requests per core at most.

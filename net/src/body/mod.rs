@@ -17,6 +17,7 @@ pub mod enums;
 pub mod group;
 pub mod heartbeat;
 pub mod offset;
+pub mod pop;
 pub mod queue;
 pub mod registration;
 pub mod route;
@@ -26,13 +27,16 @@ mod tests;
 pub mod topic;
 
 pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable};
-pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, TopicFilterType};
+pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, RequestMode, TopicFilterType};
 pub use group::{
     ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy, SubscriptionGroupConfig,
     SubscriptionGroupWrapper,
 };
 pub use heartbeat::{CheckClientConfig, ConsumerData, HeartbeatData, ProducerData, SubscriptionData};
 pub use offset::{ConsumerOffsets, ConsumerStatus, ResetOffsetBody, ResetOffsetBodyForC};
+pub use pop::{
+    AssignmentReply, BatchAck, BatchAckBody, QueryAssignmentBody, QueueAssignment, RequestModeBody, RequestModeTable,
+};
 pub use queue::{LockBatchBody, LockBatchReply, MessageQueue};
 pub use registration::RegisterBrokerBody;
 pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, TopicRouteData};
