@@ -66,7 +66,7 @@ pub struct Take<'a> {
 
 impl Take<'_> {
     /// The offsets given, in order.
-    pub(crate) fn offsets(&self) -> impl Iterator<Item = i64> {
+    pub fn offsets(&self) -> impl Iterator<Item = i64> {
         let is_set = |n: &usize| self.bits[n / 8] >> (n % 8) & 1 == 1;
         (0..self.bits.len() * 8).filter(is_set).map(|n| self.first.saturating_add(n as i64))
     }

@@ -128,7 +128,8 @@ impl<'a> Done<'a> {
         Self { group, topic, queue_id, first: offset, bits: &[1] }
     }
 
-    fn offsets(&self) -> impl Iterator<Item = i64> + use<'a> {
+    /// In order.
+    pub fn offsets(&self) -> impl Iterator<Item = i64> + use<'a> {
         let (first, bits) = (self.first, self.bits);
         let is_set = move |n: &usize| bits[n / 8] >> (n % 8) & 1 == 1;
         (0..bits.len() * 8).filter(is_set).map(move |n| first.saturating_add(n as i64))

@@ -30,7 +30,7 @@ use crate::letter::{Letter, ReplyAddress, Request};
 use crate::poll::HOLD_MS_MAX;
 use crate::request::topic_change;
 use crate::state::groups::GroupLookup;
-use crate::state::subscription::Subscription;
+use crate::state::subscription::{self, ExpressionType};
 
 /// Most messages of one pop, as in RocketMQ.
 const COUNT_MAX: i32 = 32;
@@ -128,7 +128,7 @@ pub fn pop(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         attempt,
         purpose: Purpose::Pop { invisible_ms: header.invisible_time, begins_at_end: header.init_mode != 0 },
         count_max: usize::try_from(header.max_msg_nums).unwrap_or(0).max(1),
-        filter: filter(expression.as_deref(), expression_type.as_deref())?,
+        filter: filter(broker, expression.as_deref(), expression_type.as_deref())?,
         hold_until_ms: hold_until_ms(broker, born_ms, header.poll_time),
         cores_left: 0,
     };
@@ -263,16 +263,18 @@ fn check_invisible(invisible_ms: i64) -> Result<(), String> {
     Ok(())
 }
 
-fn filter(expression: Option<&str>, expression_type: Option<&str>) -> Result<TagFilter, Refusal> {
+fn filter(broker: &mut Broker, expression: Option<&str>, expression_type: Option<&str>) -> Result<TagFilter, Refusal> {
     let Some(expression) = expression.filter(|expression| !expression.is_empty()) else { return Ok(TagFilter::All) };
-    let refused = |remark: String| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, remark);
-    let subscription =
-        Subscription::from_request(Some(expression), expression_type, 0).map_err(|error| refused(error.to_string()))?;
-    if !subscription.expression_type.is_tag() {
-        let name = subscription.expression_type.name();
-        return Err(refused(format!("parse the consumer's subscription failed: {name} cannot be popped by yet")));
-    }
-    Ok(subscription.filter)
+    let expression_type = ExpressionType::of(expression_type);
+    let parsed = if expression_type.is_tag() {
+        subscription::parse_tags(expression)
+    } else {
+        subscription::compile(&expression_type, expression, |text| broker.filters.get_or_compile(text))
+    };
+    parsed.map_err(|error| {
+        let remark = format!("parse the consumer's subscription failed: {error}");
+        Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, remark)
+    })
 }
 
 /// Sends an order to the first core that may have something for it: by chance, or those of one core's clients would always

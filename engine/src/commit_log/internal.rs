@@ -237,6 +237,12 @@ mod tests {
             value in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             round_trip(InternalRecord::Offset { group: &first, topic: &second, queue_id, offset });
+            let first_taken = offset % (1 << 40);
+            round_trip(InternalRecord::Taken(Take {
+                group: &first, topic: &second, queue_id, first: first_taken, next: first_taken + i64::from(kind),
+                bits: &value, taken_ms: offset, until_ms: !offset, how: TakenHow::from_byte(kind % 3).unwrap(),
+                attempt: &first,
+            }));
             round_trip(InternalRecord::GroupOffsetsRemoved { group: &first });
             round_trip(InternalRecord::TopicRemoved { topic: &first });
             round_trip(InternalRecord::Setting { kind, key: &first, value: &value });
@@ -245,7 +251,7 @@ mod tests {
         }
 
         #[test]
-        fn junk_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 9..100), kind in 0..8_u8) {
+        fn junk_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 9..100), kind in 0..9_u8) {
             let size = bytes.len() as i32;
             bytes[..4].copy_from_slice(&size.to_be_bytes());
             bytes[4..8].copy_from_slice(&MAGIC.to_be_bytes());
