@@ -40,8 +40,7 @@ final class PopScenarios {
     }
 
     private static String broker(Cluster cluster, String topic) throws Exception {
-        String name = cluster.queues(topic).get(0).getBrokerName();
-        return cluster.producer().getDefaultMQProducerImpl().getMqClientFactory().findBrokerAddressInPublish(name);
+        return api(cluster).getTopicRouteInfoFromNameServer(topic, TIMEOUT_MS).getBrokerDatas().get(0).selectBrokerAddr();
     }
 
     /** A group that the broker lets pop the topic; as many other clients' queues are shared as {@code share} says. */
