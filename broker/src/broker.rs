@@ -25,6 +25,7 @@ use crate::gather::{self, Gathers};
 use crate::letter::{Letter, Origin, Purpose, ReplyAddress, ReplyItem, ReplyParcel, Request, RequestParcel};
 use crate::owed::Owed;
 use crate::poll::LongPolls;
+use crate::request::pop::wait::Pops;
 use crate::request::send::SendDone;
 use crate::request::{self as requests, Job};
 use crate::retention::Retention;
@@ -203,6 +204,7 @@ pub struct Broker {
     pub counters: Counters,
     pub polls: LongPolls,
     pub resets: Resets,
+    pub pops: Pops,
     pub gathers: Gathers,
     pub owed: Owed,
     /// What clients were asked and have not answered yet.
@@ -262,6 +264,7 @@ impl Broker {
             counters: Counters::default(),
             polls: LongPolls::default(),
             resets: Resets::default(),
+            pops: Pops::default(),
             gathers: Gathers::default(),
             owed,
             questions: ClientQuestions::default(),
@@ -601,6 +604,8 @@ impl Broker {
             Letter::GroupChanged(change) => self.groups.apply(change),
             Letter::ViewChanged(change) => self.views.apply(change),
             Letter::LocksChanged(change) => self.locked_groups.apply(change),
+            Letter::TopicWanted(config) => requests::pop::revive::on_wanted(self, config),
+            Letter::Pop(letter) => self.pops.take_letter(from, letter),
             Letter::Counted(delta) => crate::system::on_counted(self, delta),
             Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
             Letter::Change { number, change } => gather::on_change(self, from, number, &change),
@@ -665,6 +670,7 @@ impl Broker {
         crate::owed::tick(self);
         self.resume_jobs();
         requests::pull::wake_polls(self);
+        requests::pop::turn(self);
         self.tick();
         crate::system::tick(self);
     }
@@ -767,6 +773,11 @@ impl Broker {
         }
     }
 
+    /// Whether there is more to do at once, without anything having to happen first.
+    pub fn wants_turn(&self) -> bool {
+        self.pops.letters_waiting() > 0
+    }
+
     pub fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
@@ -778,7 +789,7 @@ impl Broker {
 
     /// True while somebody still waits for the log or the disk.
     pub fn is_busy(&self) -> bool {
-        !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog()
+        !self.waiting_for_log.is_empty() || !self.jobs.is_empty() || self.has_backlog() || self.pops.has_stalled()
     }
 
     /// Letters of this turn, one parcel of requests per core at most.

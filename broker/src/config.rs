@@ -169,6 +169,24 @@ typed_settings! {
         max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory",
 
         use_server_side_reset_offset: bool = "useServerSideResetOffset",
+        /// Held pops of one group and queue, and of one core.
+        pop_polling_size: i32 = "popPollingSize",
+        max_pop_polling_size: i64 = "maxPopPollingSize",
+        revive_queue_num: i32 = "reviveQueueNum",
+        init_pop_offset_by_check_msg_in_mem: bool = "initPopOffsetByCheckMsgInMem",
+        enable_retry_topic_v2: bool = "enableRetryTopicV2",
+        retrieve_message_from_pop_retry_topic_v1: bool = "retrieveMessageFromPopRetryTopicV1",
+        /// Per cent.
+        pop_from_retry_probability: i32 = "popFromRetryProbability",
+        pop_response_return_actual_retry_topic: bool = "popResponseReturnActualRetryTopic",
+        enable_pop_message_threshold: bool = "enablePopMessageThreshold",
+        pop_inflight_message_threshold: i64 = "popInflightMessageThreshold",
+        pop_revive_concurrency: i32 = "popReviveConcurrency",
+        server_load_balancer_enable: bool = "serverLoadBalancerEnable",
+        /// `PULL` or `POP`.
+        default_message_request_mode: String = "defaultMessageRequestMode",
+        default_pop_share_queue_num: i32 = "defaultPopShareQueueNum",
+
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
         enable_register_producer: bool = "enableRegisterProducer",
         store_reply_message_enable: bool = "storeReplyMessageEnable",

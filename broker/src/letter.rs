@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmq_engine::{AppendError, LogPosition, Slice};
+use rmq_net::body::TopicConfig;
 use rmq_net::connection::{Accepted, ConnectionId, ListenerRole, Peer};
 use rmq_net::frame::{Frame, Serialization};
 
 use crate::broker::Broker;
 use crate::gather::Asked;
+use crate::request::pop::PopLetter;
 use crate::state::clients::ViewChange;
 use crate::state::groups::GroupChange;
 use crate::state::locks::LockChange;
@@ -132,6 +134,9 @@ pub enum Letter {
     GroupChanged(GroupChange),
     ViewChanged(ViewChange),
     LocksChanged(LockChange),
+    /// For the system core: a topic the sender needs.
+    TopicWanted(TopicConfig),
+    Pop(PopLetter),
     /// What the sender counted since its last such letter.
     Counted(CountersDelta),
     /// A client connection of the sender's core is gone.

@@ -318,7 +318,7 @@ impl App for Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.connections.wants_turn() {
+        if self.connections.wants_turn() || self.services.broker.as_ref().is_some_and(Broker::wants_turn) {
             return Some(self.services.started); // Long past: at once.
         }
         let owed = self.services.broker.as_ref().and_then(|broker| broker.owed.due_in_ms(broker.now_ms));

@@ -336,6 +336,8 @@ pub(crate) fn tables(
             SettingKind::Topic => topics.restore(value),
             SettingKind::Group => groups.restore(value),
             SettingKind::Forbidden => groups.restore_forbidden(key, value),
+            // Read where it stands.
+            SettingKind::RequestMode => Ok(()),
         };
         restored.map_err(|error| NodeError::Recovery(format!("the settings of `{key}` cannot be read: {error}")))?;
     }

@@ -8,7 +8,7 @@ use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
 use crate::request::reply::{self, Pushes};
-use crate::request::{client, pull, topic_change};
+use crate::request::{client, pop, pull, topic_change};
 use crate::state::clients::ClientRegistry;
 use crate::state::locks::QueueLocks;
 use crate::state::stats::{BrokerStats, CountersDelta};
@@ -114,6 +114,7 @@ fn mark_ordered(broker: &mut Broker, ordered: &[String]) {
 /// Answers what is held, and unregisters.
 pub fn begin_stop(broker: &mut Broker) {
     pull::release_polls(broker);
+    pop::wait::release(broker);
     if let Some(registrar) = broker.system.as_mut().and_then(|system| system.registrar.take()) {
         registrar.stop_soon();
     }

@@ -323,7 +323,7 @@ impl Cores {
         let CoreOfTest { broker, storage, disk, stuck } = &mut self.cores[core];
         broker.on_turn_end(self.now_ms);
         broker.shard.pump(self.now_ms);
-        let mut is_active = false;
+        let mut is_active = broker.wants_turn();
         while let Some(command) = broker.shard.next_command() {
             stuck.push_back(command);
         }

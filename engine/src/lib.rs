@@ -18,6 +18,7 @@ pub mod commit_log;
 pub mod config;
 mod consume_queue;
 pub mod driver;
+pub mod in_flight;
 pub mod inspect;
 pub mod memory;
 mod offsets;

@@ -1,11 +1,12 @@
 //! Consumer offsets and settings: small state, folded from the log.
 //!
 //! A group may also be done with single messages above its offset, in any order. When the one at its offset is done, the
-//! offset moves on to the next that is not.
+//! offset moves on to the next that is not. And it may have messages in flight: see [`crate::in_flight`].
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::in_flight::{Due, DueTimes, InFlight, Take, Taken};
 use crate::position::LogPosition;
 
 #[derive(Debug)]
@@ -13,8 +14,29 @@ struct Committed {
     queue_id: u32,
     offset: i64,
     done: DoneBits,
+    /// Never empty.
+    in_flight: Option<Box<InFlight>>,
     /// Where the record that says so ends.
     end: LogPosition,
+}
+
+impl Committed {
+    /// The message at `offset` is not in flight any more.
+    fn land(&mut self, offset: i64, due: &mut DueTimes) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        if let Some(taken) = in_flight.taken.remove(&offset) {
+            due.remove(in_flight.number, offset, &taken);
+        }
+        if in_flight.is_empty() {
+            self.land_all(due);
+        }
+    }
+
+    fn land_all(&mut self, due: &mut DueTimes) {
+        if let Some(in_flight) = self.in_flight.take() {
+            due.close(&in_flight);
+        }
+    }
 }
 
 /// Offsets a group is done with although it is not with all before them: 64 of them, from a multiple of 64 on, to a word.
@@ -37,6 +59,17 @@ impl DoneBits {
 
     fn insert(&mut self, offset: i64) {
         *self.0.entry(offset.div_euclid(64)).or_default() |= 1 << offset.rem_euclid(64);
+    }
+
+    /// All from `from` up to `to`, that one not included.
+    fn insert_all(&mut self, from: i64, to: i64) {
+        let mut at = from;
+        while at < to {
+            let in_word = at.rem_euclid(64);
+            let count = (64 - in_word).min(to - at);
+            *self.0.entry(at.div_euclid(64)).or_default() |= u64::MAX >> (64 - count) << in_word;
+            at += count;
+        }
     }
 
     /// The first offset from `offset` on that is not done; what lies before it is forgotten.
@@ -65,13 +98,15 @@ pub(crate) struct Progress<'a> {
     pub queue_id: u32,
     pub offset: i64,
     pub done: &'a DoneBits,
+    pub in_flight: Option<&'a InFlight>,
     /// Where the record that says so ends.
     pub end: LogPosition,
 }
 
 impl<'a> Progress<'a> {
     fn of(entry: &'a Committed) -> Self {
-        Self { queue_id: entry.queue_id, offset: entry.offset, done: &entry.done, end: entry.end }
+        let Committed { queue_id, offset, done, in_flight, end } = entry;
+        Self { queue_id: *queue_id, offset: *offset, done, in_flight: in_flight.as_deref(), end: *end }
     }
 }
 
@@ -104,7 +139,28 @@ impl<'a> Done<'a> {
 /// How far each group has consumed each queue. Ordered, so that a snapshot can go through it in pieces.
 #[derive(Default)]
 pub(crate) struct Offsets {
-    groups: BTreeMap<Box<str>, BTreeMap<Box<str>, Vec<Committed>>>,
+    groups: Groups,
+    due: DueTimes,
+}
+
+type Groups = BTreeMap<Box<str>, BTreeMap<Box<str>, Vec<Committed>>>;
+
+/// The entry of a queue; a new one begins at offset 0.
+fn entry_of<'a>(groups: &'a mut Groups, group: &str, topic: &str, queue_id: u32) -> &'a mut Committed {
+    if !groups.contains_key(group) {
+        groups.insert(group.into(), BTreeMap::new());
+    }
+    let topics = groups.get_mut(group).expect("the group was just looked up or added");
+    if !topics.contains_key(topic) {
+        topics.insert(topic.into(), Vec::new());
+    }
+    let queues = topics.get_mut(topic).expect("the topic was just looked up or added");
+    let at = queues.iter().position(|entry| entry.queue_id == queue_id).unwrap_or(queues.len());
+    if at == queues.len() {
+        let (done, end) = (DoneBits::default(), LogPosition::new(0));
+        queues.push(Committed { queue_id, offset: 0, done, in_flight: None, end });
+    }
+    &mut queues[at]
 }
 
 impl Offsets {
@@ -116,10 +172,11 @@ impl Offsets {
         self.find(group, topic, queue_id).map(|entry| (entry.offset, entry.end))
     }
 
-    /// Where the record ends that says that the group is at `offset`, and done with nothing above; `None` if it is not.
+    /// Where the record ends that says that the group is at `offset`, and has neither finished nor taken anything above;
+    /// `None` if it is not.
     pub fn is_just_at(&self, group: &str, topic: &str, queue_id: u32, offset: i64) -> Option<LogPosition> {
         let entry = self.find(group, topic, queue_id)?;
-        (entry.offset == offset && entry.done.0.is_empty()).then_some(entry.end)
+        (entry.offset == offset && entry.done.0.is_empty() && entry.in_flight.is_none()).then_some(entry.end)
     }
 
     /// Whether the group is done with the message at `offset`.
@@ -146,40 +203,125 @@ impl Offsets {
         }
     }
 
-    /// The group goes on from exactly `offset`: whatever it was done with above is not any more.
+    /// [`take`](Self::take) while the log is read; a snapshot may have seen the record.
+    pub fn take_again(&mut self, take: &Take<'_>, end: LogPosition) {
+        if !self.is_known(take.group, take.topic, take.queue_id, end) {
+            self.take(take, end);
+        }
+    }
+
+    /// The group goes on from exactly `offset`: whatever it was done with above is not any more, and nothing is in flight.
     pub fn set(&mut self, group: &str, topic: &str, queue_id: u32, offset: i64, end: LogPosition) {
         self.restore(group, topic, queue_id, offset, DoneBits::default(), end);
     }
 
     pub fn mark_done(&mut self, done: &Done<'_>, end: LogPosition) {
-        let entry = self.entry(done.group, done.topic, done.queue_id);
-        for offset in done.offsets().filter(|offset| *offset >= entry.offset) {
+        let entry = entry_of(&mut self.groups, done.group, done.topic, done.queue_id);
+        let from = entry.offset;
+        for offset in done.offsets().filter(|offset| *offset >= from) {
             entry.done.insert(offset);
+            entry.land(offset, &mut self.due);
         }
         entry.offset = entry.done.advance(entry.offset);
         entry.end = end;
     }
 
+    /// Messages are given to a consumer; those between that were not wanted are done.
+    pub fn take(&mut self, take: &Take<'_>, end: LogPosition) {
+        let entry = entry_of(&mut self.groups, take.group, take.topic, take.queue_id);
+        let mut in_flight = entry.in_flight.take().unwrap_or_else(|| {
+            let mut opened = self.due.open(take.group, take.topic, take.queue_id);
+            opened.next = entry.offset;
+            Box::new(opened)
+        });
+        let due = &mut self.due;
+        let mut pass_over = |in_flight: &mut InFlight, done: &mut DoneBits, from: i64, to: i64| {
+            done.insert_all(from, to);
+            while let Some((offset, taken)) = in_flight.remove_first_in(from, to) {
+                due.remove(in_flight.number, offset, &taken);
+            }
+        };
+        let mut unwanted_from = take.first.max(entry.offset);
+        let is_open = |offset: &i64| entry.offset <= *offset && !entry.done.contains(*offset);
+        let wanted: Vec<i64> = take.offsets().filter(is_open).collect();
+        for offset in &wanted {
+            pass_over(&mut in_flight, &mut entry.done, unwanted_from, *offset);
+            unwanted_from = offset.saturating_add(1);
+        }
+        pass_over(&mut in_flight, &mut entry.done, unwanted_from, take.next);
+        for offset in wanted {
+            if let Some(before) = in_flight.take(offset, take) {
+                self.due.remove(in_flight.number, offset, &before);
+            }
+            self.due.insert(in_flight.number, offset, &in_flight.taken[&offset]);
+        }
+        in_flight.next = in_flight.next.max(take.next);
+        in_flight.attempt = take.attempt.into();
+        entry.offset = entry.done.advance(entry.offset);
+        entry.end = end;
+        entry.in_flight = Some(in_flight);
+        if entry.in_flight.as_ref().is_some_and(|in_flight| in_flight.is_empty()) {
+            entry.land_all(&mut self.due);
+        }
+    }
+
+    /// The queue as a snapshot tells it.
     pub fn restore(&mut self, group: &str, topic: &str, queue_id: u32, offset: i64, done: DoneBits, end: LogPosition) {
-        let entry = self.entry(group, topic, queue_id);
+        let entry = entry_of(&mut self.groups, group, topic, queue_id);
+        entry.land_all(&mut self.due);
         (entry.offset, entry.done, entry.end) = (offset, done, end);
     }
 
-    /// The entry of a queue; a new one begins at offset 0.
-    fn entry(&mut self, group: &str, topic: &str, queue_id: u32) -> &mut Committed {
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.into(), BTreeMap::new());
+    /// What is in flight of the queue as a snapshot tells it, after [`restore`](Self::restore).
+    pub fn restore_in_flight(
+        &mut self,
+        group: &str,
+        topic: &str,
+        queue_id: u32,
+        next: i64,
+        attempt: &str,
+        taken: impl Iterator<Item = (i64, Taken)>,
+    ) {
+        let entry = entry_of(&mut self.groups, group, topic, queue_id);
+        entry.land_all(&mut self.due);
+        let mut in_flight = self.due.open(group, topic, queue_id);
+        (in_flight.next, in_flight.attempt) = (next, attempt.into());
+        for (offset, taken) in taken {
+            if in_flight.taken.insert(offset, taken).is_none() {
+                self.due.insert(in_flight.number, offset, &taken);
+            }
         }
-        let topics = self.groups.get_mut(group).expect("the group was just looked up or added");
-        if !topics.contains_key(topic) {
-            topics.insert(topic.into(), Vec::new());
+        entry.in_flight = Some(Box::new(in_flight));
+        if entry.in_flight.as_ref().is_some_and(|in_flight| in_flight.is_empty()) {
+            entry.land_all(&mut self.due);
         }
-        let queues = topics.get_mut(topic).expect("the topic was just looked up or added");
-        let at = queues.iter().position(|entry| entry.queue_id == queue_id).unwrap_or(queues.len());
-        if at == queues.len() {
-            queues.push(Committed { queue_id, offset: 0, done: DoneBits::default(), end: LogPosition::new(0) });
+    }
+
+    /// What the group has in flight of the queue.
+    pub fn in_flight(&self, group: &str, topic: &str, queue_id: u32) -> Option<&InFlight> {
+        self.find(group, topic, queue_id)?.in_flight.as_deref()
+    }
+
+    /// Messages in flight, all queues and groups together.
+    pub fn in_flight_count(&self) -> usize {
+        self.due.count
+    }
+
+    /// The next message whose time is over. It is told once.
+    pub fn next_due(&mut self, now_ms: i64) -> Option<Due> {
+        while let Some((number, queue, offset)) = self.due.pop(now_ms) {
+            let in_flight = self.in_flight(&queue.group, &queue.topic, queue.queue_id);
+            let taken = in_flight.filter(|in_flight| in_flight.number == number).and_then(|of| of.get(offset));
+            if let Some(taken) = taken.copied().filter(|taken| taken.until_ms <= now_ms) {
+                return Some(Due { number, queue, offset, taken });
+            }
         }
-        &mut queues[at]
+        None
+    }
+
+    /// Tells a message again at `at_ms` or later, if it is still in flight then.
+    pub fn put_off(&mut self, due: &Due, at_ms: i64) {
+        self.due.put_off(due, at_ms);
     }
 
     pub fn has_group(&self, group: &str) -> bool {
@@ -191,12 +333,17 @@ impl Offsets {
     }
 
     pub fn remove_group(&mut self, group: &str) {
-        self.groups.remove(group);
+        for mut entry in self.groups.remove(group).into_iter().flat_map(BTreeMap::into_values).flatten() {
+            entry.land_all(&mut self.due);
+        }
     }
 
     pub fn remove_topic(&mut self, topic: &str) {
+        let due = &mut self.due;
         self.groups.retain(|_, topics| {
-            topics.remove(topic);
+            for mut entry in topics.remove(topic).into_iter().flatten() {
+                entry.land_all(due);
+            }
             !topics.is_empty()
         });
     }

@@ -23,6 +23,7 @@ use crate::commit_log::writer::LogWriter;
 use crate::config::ShardConfig;
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::table::{Bounds, QueueRef, QueueTable};
+use crate::in_flight::{Due, InFlight};
 use crate::offsets::{Offsets, Settings, is_own_group};
 use crate::position::LogPosition;
 use crate::segments::Segments;
@@ -183,6 +184,26 @@ impl Shard {
         self.offsets.get(group, topic, queue_id).map(|(offset, _)| offset)
     }
 
+    /// What the group has in flight of a queue, durable or not; `None` if nothing.
+    pub fn in_flight(&self, group: &str, topic: &str, queue_id: u32) -> Option<&InFlight> {
+        self.offsets.in_flight(group, topic, queue_id)
+    }
+
+    /// Messages in flight, all queues and groups together.
+    pub fn in_flight_count(&self) -> usize {
+        self.offsets.in_flight_count()
+    }
+
+    /// The next message in flight whose time is over. Each is told once; a restart tells it again.
+    pub fn next_due(&mut self, now_ms: i64) -> Option<Due> {
+        self.offsets.next_due(now_ms)
+    }
+
+    /// Tells a message again at `at_ms`, if it is still in flight then.
+    pub fn put_off(&mut self, due: &Due, at_ms: i64) {
+        self.offsets.put_off(due, at_ms);
+    }
+
     /// Whether the group is done with the message at `offset`: it lies before its offset, or was marked on its own.
     pub fn is_done(&self, group: &str, topic: &str, queue_id: u32, offset: i64) -> bool {
         self.offsets.is_done(group, topic, queue_id, offset)
@@ -232,6 +253,12 @@ impl Shard {
             for queue in queues {
                 add("", &[queue.queue_id.into(), queue.offset], &[]);
                 queue.done.words().for_each(|(word, bits)| add("", &[word, bits as i64], &[]));
+                let Some(in_flight) = queue.in_flight else { continue };
+                add(in_flight.attempt(), &[in_flight.next()], &[]);
+                for (offset, taken) in in_flight.iter() {
+                    let (how, times_before) = (taken.how as i64, taken.times_before.into());
+                    add("", &[offset, taken.taken_ms, taken.until_ms, how, times_before], &[]);
+                }
             }
             after = Some((group, topic));
         }

@@ -8,7 +8,7 @@
 //!
 //! | bytes | field      | meaning                                                                         |
 //! |------:|------------|---------------------------------------------------------------------------------|
-//! |     8 | magic      | `RMQSNAP` and the format's version, 2                                           |
+//! |     8 | magic      | `RMQSNAP` and the format's version, 3                                           |
 //! |     4 | `length`   | of the first part, big-endian                                                   |
 //! |     4 | `checksum` | CRC-32 of the part's bytes, begun with the checksum of the part before          |
 //! | length| part       | a [`Part`] as an rkyv archive                                                   |
@@ -23,7 +23,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::PageEntry;
 
-pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x02";
+pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x03";
 /// Bytes before each part: its length and its checksum.
 const PART_HEAD_BYTES: usize = 8;
 /// Parts are cut at [`PART_BYTES`]; one that claims to be longer than this is damage.
@@ -94,8 +94,28 @@ pub(crate) struct ProgressState {
     pub offset: i64,
     /// What is done above `offset`: 64 messages to a word, with the number of the word.
     pub done: Vec<(i64, u64)>,
+    pub in_flight: Option<InFlightState>,
     /// Where the record that says so ends.
     pub end: u64,
+}
+
+/// See [`crate::in_flight`].
+#[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
+pub(crate) struct InFlightState {
+    pub next: i64,
+    pub attempt: String,
+    pub taken: Vec<TakenRun>,
+}
+
+/// Messages in flight that follow each other in the queue and are alike.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TakenRun {
+    pub first: i64,
+    pub count: u32,
+    pub taken_ms: i64,
+    pub until_ms: i64,
+    pub how: u8,
+    pub times_before: u32,
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]

@@ -7,24 +7,30 @@ use rmq_tests::{Folder, JavaClient, Process, Suite, java_command, shared};
 
 /// One test per scenario and client, and one that no scenario is forgotten here.
 macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
+    (both: $($name:ident),*; only 5.5.0: $($new:ident),*;) => {
         mod client_5_5_0 {
             $(#[test] fn $name() { super::run(super::JavaClient::V5_5_0, stringify!($name)); })*
+            $(#[test] fn $new() { super::run(super::JavaClient::V5_5_0, stringify!($new)); })*
         }
         mod client_4_9_8 {
             $(#[test] fn $name() { super::run(super::JavaClient::V4_9_8, stringify!($name)); })*
         }
         #[test]
         fn every_scenario_is_listed() {
-            let suite = Suite::Java(JavaClient::V5_5_0);
-            if suite.is_available() {
-                assert_eq!(suite.scenarios(), [$(stringify!($name)),*]);
+            let old = BTreeSet::from([$(stringify!($name)),*].map(str::to_owned));
+            let new = BTreeSet::from([$(stringify!($new)),*].map(str::to_owned));
+            for (client, listed) in [(JavaClient::V4_9_8, old.clone()), (JavaClient::V5_5_0, &old | &new)] {
+                let suite = Suite::Java(client);
+                if suite.is_available() {
+                    assert_eq!(suite.scenarios().into_iter().collect::<BTreeSet<_>>(), listed);
+                }
             }
         }
     };
 }
 
 scenarios!(
+    both:
     delay_levels,
     delay_timers,
     filter_sql,
@@ -60,7 +66,13 @@ scenarios!(
     send_big_body,
     send_oneway,
     send_sync,
-    view_message,
+    view_message;
+    only 5.5.0:
+    pop_order,
+    pop_push,
+    pop_retry,
+    pop_share,
+    pop_takeover;
 );
 
 fn run(client: JavaClient, scenario: &str) {

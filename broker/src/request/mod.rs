@@ -1,5 +1,6 @@
 //! The requests of a broker: one request code, one file (or one small family), one arm below.
 
+pub mod assignment;
 pub mod client;
 pub mod dead_letter;
 pub mod delay;
@@ -7,6 +8,7 @@ pub mod group;
 pub mod lock;
 pub mod message;
 pub mod offset;
+pub mod pop;
 pub mod progress;
 pub mod pull;
 pub mod queues;
@@ -40,6 +42,13 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
         code::GET_MIN_OFFSET => offset::bound(broker, request, false),
         code::GET_EARLIEST_MSG_STORETIME => offset::earliest_store_time(broker, request),
         code::VIEW_MESSAGE_BY_ID => message::view(broker, request),
+        code::POP_MESSAGE => pop::pop(broker, request),
+        code::PEEK_MESSAGE => pop::peek(broker, request),
+        code::NOTIFICATION => pop::notification(broker, request),
+        code::POLLING_INFO => pop::polling_info(broker, request),
+        code::ACK_MESSAGE => pop::ack::ack(broker, request),
+        code::BATCH_ACK_MESSAGE => pop::ack::ack_batch(broker, request),
+        code::CHANGE_MESSAGE_INVISIBLETIME => pop::ack::change_invisible(broker, request),
         code::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request),
         code::QUERY_CONSUME_QUEUE => progress::rows(broker, request),
         _ => dispatch_system(broker, request_code, request),
@@ -58,6 +67,9 @@ fn dispatch_system(broker: &mut Broker, request_code: i32, request: &Request<'_>
         code::GET_CONSUMER_CONNECTION_LIST => client::consumer_connections,
         code::GET_PRODUCER_CONNECTION_LIST => client::producer_connections,
         code::GET_ALL_PRODUCER_INFO => client::all_producers,
+        code::QUERY_ASSIGNMENT => assignment::query,
+        code::SET_MESSAGE_REQUEST_MODE => assignment::set_mode,
+        code::GET_ALL_MESSAGE_REQUEST_MODE => assignment::all_modes,
         code::LOCK_BATCH_MQ => lock::lock,
         code::UNLOCK_BATCH_MQ => lock::unlock,
         code::UPDATE_AND_CREATE_TOPIC => topic::update,
@@ -108,6 +120,8 @@ pub enum Job {
     SendBack(send_back::SendBack),
     /// A look at a queue or message to repeat, for one of the requests that are about several.
     Look(Work),
+    Pop(pop::PopOrder),
+    Revive(rmq_engine::in_flight::Due),
 }
 
 pub fn resume(broker: &mut Broker, job: Job) {
@@ -115,6 +129,8 @@ pub fn resume(broker: &mut Broker, job: Job) {
         Job::Pull(order) => pull::execute(broker, order),
         Job::TimeLookup(lookup) => offset::resume(broker, lookup),
         Job::View(view) => message::resume(broker, view),
+        Job::Pop(order) => pop::look::look(broker, order),
+        Job::Revive(due) => pop::revive::revive(broker, due),
         Job::SendBack(back) => send_back::resume(broker, back),
         Job::Look(again) => again(broker),
     }

@@ -9,7 +9,7 @@ use rmq_net::header::pull::{PullHeader, sys_flag};
 use crate::broker::{Body, Broker, Handled, Outcome, SYSTEM_CORE};
 use crate::letter::{ReplyAddress, Request};
 use crate::poll::HOLD_MS_MAX;
-use crate::request::{Job, topic_change};
+use crate::request::{Job, pop, topic_change};
 use crate::state::checks::{self, PullCheck, PullRequest, check_pull};
 
 /// Everything a pull needs to be tried again later without its frame.
@@ -186,6 +186,7 @@ fn answer(broker: &mut Broker, order: &PullOrder, code: i32, status: &str, next:
 pub fn wake_polls(broker: &mut Broker) {
     while let Some((topic, queue_id)) = broker.shard.arrival() {
         wake_queue(broker, &topic, queue_id);
+        pop::wait::on_arrival(broker, &topic, queue_id);
     }
     while let Some(mut order) = broker.polls.expire(broker.now_ms) {
         order.hold_until_ms = None;

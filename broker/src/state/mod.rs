@@ -5,6 +5,7 @@
 //! [`QueueLocks`]); the other cores hold replicas of topics, groups and group views, fed by
 //! letters that carry the change values the owners return.
 
+pub mod assignment;
 pub mod attributes;
 pub mod checks;
 pub mod clients;

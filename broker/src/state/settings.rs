@@ -12,6 +12,8 @@ pub enum SettingKind {
     Group = 2,
     /// Key: group name. Value: JSON object of topic to bit mask.
     Forbidden = 3,
+    /// Key: `topic@group`. Value: JSON: how the group gets the topic's messages.
+    RequestMode = 5,
 }
 
 impl SettingKind {

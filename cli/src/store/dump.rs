@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::ops::ControlFlow;
 
 use rmq_engine::commit_log::internal::InternalRecord;
+use rmq_engine::in_flight::Take;
 use rmq_engine::inspect::{Item, Stored, Walked, walk};
 use rmq_engine::store_dir::StoreView;
 use rmq_engine::{BatchHeader, Done, Record};
@@ -210,9 +211,22 @@ fn internal_as_json(shard: u16, position: u64, record: &InternalRecord<'_>) -> V
         }
         InternalRecord::SettingRemoved { kind, key } => json!({ "kind": "settingRemoved", "of": kind, "key": key }),
         InternalRecord::Done { group, topic, queue_id, first, bits } => {
-            let offsets: Vec<i64> = Done { group, topic, queue_id, first, bits }.offsets().collect();
+            let offsets: Vec<_> = Done { group, topic, queue_id, first, bits }.offsets().collect();
             json!({ "kind": "done", "group": group, "topic": topic, "queueId": queue_id, "offsets": offsets })
         }
+        InternalRecord::Taken(take) => json!({
+            "kind": "taken",
+            "group": take.group,
+            "topic": take.topic,
+            "queueId": take.queue_id,
+            "offsets": take.offsets().collect::<Vec<_>>(),
+            "first": take.first,
+            "next": take.next,
+            "takenMs": take.taken_ms,
+            "untilMs": take.until_ms,
+            "how": take.how as u8,
+            "attempt": take.attempt,
+        }),
     };
     value["shard"] = shard.into();
     value["position"] = position.into();
@@ -236,9 +250,17 @@ fn internal_as_text(record: &InternalRecord<'_>) -> String {
             format!("setting  {} {} is removed", setting_kind(kind), key.escape_debug())
         }
         InternalRecord::Done { group, topic, queue_id, first, bits } => {
-            let offsets: Vec<i64> = Done { group, topic, queue_id, first, bits }.offsets().collect();
+            let offsets: Vec<_> = Done { group, topic, queue_id, first, bits }.offsets().collect();
             let (group, topic) = (group.escape_debug(), topic.escape_debug());
-            format!("offset   {group} is done with {offsets:?} of {topic} queue {queue_id}")
+            format!("done     {group} is done with {topic} queue {queue_id} offsets {offsets:?}")
+        }
+        InternalRecord::Taken(take) => {
+            let offsets: Vec<_> = take.offsets().collect();
+            let (group, topic) = (take.group.escape_debug(), take.topic.escape_debug());
+            let Take { queue_id, first, next, taken_ms, until_ms, .. } = take;
+            format!(
+                "taken    {group} took {topic} queue {queue_id} offsets {offsets:?} of {first} to {next} at {taken_ms} until {until_ms}"
+            )
         }
     }
 }
@@ -246,7 +268,12 @@ fn internal_as_text(record: &InternalRecord<'_>) -> String {
 /// As the broker numbers them.
 fn setting_kind(kind: u8) -> String {
     use rmq_broker::state::settings::SettingKind;
-    let known = [(SettingKind::Topic, "topic"), (SettingKind::Group, "group"), (SettingKind::Forbidden, "forbidden")];
+    let known = [
+        (SettingKind::Topic, "topic"),
+        (SettingKind::Group, "group"),
+        (SettingKind::Forbidden, "forbidden"),
+        (SettingKind::RequestMode, "request mode"),
+    ];
     let name = known.into_iter().find(|(known, _)| known.byte() == kind);
     name.map_or_else(|| format!("kind {kind}"), |(_, name)| name.to_owned())
 }

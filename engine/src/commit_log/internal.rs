@@ -1,6 +1,7 @@
 //! Records of the log that are not messages: consumer offsets, settings, removals.
 
 use crate::commit_log::record::{Reader, RecordError};
+use crate::in_flight::{IN_FLIGHT_SPAN_MAX, Take, TakenHow};
 
 /// Magic of every record that is not a message: `RMQI`. Clients never see one.
 pub const MAGIC: i32 = 0x524D_5149;
@@ -11,6 +12,7 @@ const KIND_TOPIC_REMOVED: u8 = 3;
 const KIND_SETTING: u8 = 4;
 const KIND_SETTING_REMOVED: u8 = 5;
 const KIND_DONE: u8 = 6;
+const KIND_TAKEN: u8 = 7;
 
 /// A record that is not a message. Big-endian: size i32, magic `RMQI`, kind u8, then per kind:
 ///
@@ -22,6 +24,7 @@ const KIND_DONE: u8 = 6;
 /// |    4 | setting kind u8, key length u16, key, value length u32, value: last one wins          |
 /// |    5 | setting kind u8, key length u16, key: the setting is gone                             |
 /// |    6 | first offset i64, queue id u32, group length u16, group, topic length u16, topic, count of bit bytes u16, bits: the group is done with offset `first + n` for every bit n set, counted from the lowest bit of the first byte |
+/// |    7 | first, next, taken at, until: i64; queue id u32, how u8, group length u16, group, topic length u16, topic, attempt length u16, attempt, count of bit bytes u16, bits: see [`Take`] |
 ///
 /// Integrity is the batch's: a record is read only from a batch whose checksum holds. A kind that is not listed was
 /// written by a later version; recovery refuses the store then.
@@ -33,6 +36,7 @@ pub enum InternalRecord<'a> {
     Setting { kind: u8, key: &'a str, value: &'a [u8] },
     SettingRemoved { kind: u8, key: &'a str },
     Done { group: &'a str, topic: &'a str, queue_id: u32, first: i64, bits: &'a [u8] },
+    Taken(Take<'a>),
 }
 
 /// Why bytes are not an internal record.
@@ -58,6 +62,10 @@ impl<'a> InternalRecord<'a> {
                 Self::Done { group, topic, bits, .. } => {
                     8 + 4 + 2 + group.len() as u64 + 2 + topic.len() as u64 + 2 + bits.len() as u64
                 }
+                Self::Taken(take) => {
+                    let texts = take.group.len() + take.topic.len() + take.attempt.len() + take.bits.len();
+                    4 * 8 + 4 + 1 + 4 * 2 + texts as u64
+                }
             }
     }
 
@@ -65,6 +73,7 @@ impl<'a> InternalRecord<'a> {
     pub(crate) fn name_bytes(&self) -> usize {
         match self {
             Self::Done { group, topic, bits, .. } => group.len().max(topic.len()).max(bits.len()),
+            Self::Taken(take) => take.group.len().max(take.topic.len()).max(take.attempt.len()).max(take.bits.len()),
             Self::Offset { group, topic, .. } => group.len().max(topic.len()),
             Self::GroupOffsetsRemoved { group: name } | Self::TopicRemoved { topic: name } => name.len(),
             Self::Setting { key, .. } | Self::SettingRemoved { key, .. } => key.len(),
@@ -123,6 +132,18 @@ impl<'a> InternalRecord<'a> {
                     put(bytes);
                 }
             }
+            Self::Taken(take) => {
+                put(&[KIND_TAKEN]);
+                for number in [take.first, take.next, take.taken_ms, take.until_ms] {
+                    put(&number.to_be_bytes());
+                }
+                put(&take.queue_id.to_be_bytes());
+                put(&[take.how as u8]);
+                for bytes in [take.group.as_bytes(), take.topic.as_bytes(), take.attempt.as_bytes(), take.bits] {
+                    put(&(bytes.len() as u16).to_be_bytes());
+                    put(bytes);
+                }
+            }
         }
         assert!(rest.is_empty(), "a record fills exactly its size");
     }
@@ -164,6 +185,7 @@ impl<'a> InternalRecord<'a> {
                 let bits_bytes = u16::from_be_bytes(reader.array()?);
                 Self::Done { group, topic, queue_id, first, bits: reader.bytes(usize::from(bits_bytes))? }
             }
+            KIND_TAKEN => Self::Taken(taken(&mut reader)?),
             kind => return Err(InternalRecordError::UnknownKind { kind }),
         };
         if !reader.rest().is_empty() {
@@ -171,6 +193,21 @@ impl<'a> InternalRecord<'a> {
         }
         Ok(record)
     }
+}
+
+fn taken<'a>(reader: &mut Reader<'a>) -> Result<Take<'a>, RecordError> {
+    let [first, next, taken_ms, until_ms] = [reader.i64()?, reader.i64()?, reader.i64()?, reader.i64()?];
+    // What lies between is folded piece by piece.
+    if next.checked_sub(first).is_none_or(|span| !(0..=2 * IN_FLIGHT_SPAN_MAX).contains(&span)) {
+        return Err(RecordError::Malformed { field: "next" });
+    }
+    let queue_id = u32::from_be_bytes(reader.array()?);
+    let [how] = reader.array()?;
+    let how = TakenHow::from_byte(how).ok_or(RecordError::Malformed { field: "how" })?;
+    let (group, topic, attempt) = (name(reader)?, name(reader)?, name(reader)?);
+    let bits_bytes = u16::from_be_bytes(reader.array()?);
+    let bits = reader.bytes(usize::from(bits_bytes))?;
+    Ok(Take { group, topic, queue_id, first, next, bits, taken_ms, until_ms, how, attempt })
 }
 
 fn name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, RecordError> {
@@ -200,6 +237,12 @@ mod tests {
             value in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             round_trip(InternalRecord::Offset { group: &first, topic: &second, queue_id, offset });
+            let first_taken = offset % (1 << 40);
+            round_trip(InternalRecord::Taken(Take {
+                group: &first, topic: &second, queue_id, first: first_taken, next: first_taken + i64::from(kind),
+                bits: &value, taken_ms: offset, until_ms: !offset, how: TakenHow::from_byte(kind % 3).unwrap(),
+                attempt: &first,
+            }));
             round_trip(InternalRecord::GroupOffsetsRemoved { group: &first });
             round_trip(InternalRecord::TopicRemoved { topic: &first });
             round_trip(InternalRecord::Setting { kind, key: &first, value: &value });
@@ -208,7 +251,7 @@ mod tests {
         }
 
         #[test]
-        fn junk_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 9..100), kind in 0..8_u8) {
+        fn junk_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 9..100), kind in 0..9_u8) {
             let size = bytes.len() as i32;
             bytes[..4].copy_from_slice(&size.to_be_bytes());
             bytes[4..8].copy_from_slice(&MAGIC.to_be_bytes());

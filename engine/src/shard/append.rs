@@ -11,6 +11,7 @@ use crate::config::{BATCH_BYTES_MAX, QUEUE_COUNT_MAX};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Queue, QueueRef};
+use crate::in_flight::Take;
 use crate::offsets::{Done, is_own_group};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
@@ -104,6 +105,15 @@ impl Shard {
         let Done { group, topic, queue_id, first, bits } = *done;
         let end = self.append_internal(&InternalRecord::Done { group, topic, queue_id, first, bits })?;
         self.offsets.mark_done(done, end);
+        Ok(end)
+    }
+
+    /// Records that messages were given to a consumer. They may be handed over once the log is durable up to the position
+    /// returned.
+    pub fn take(&mut self, take: &Take<'_>) -> Result<LogPosition, AppendError> {
+        refuse_own_group(take.group)?;
+        let end = self.append_internal(&InternalRecord::Taken(*take))?;
+        self.offsets.take(take, end);
         Ok(end)
     }
 

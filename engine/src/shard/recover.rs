@@ -498,6 +498,7 @@ impl Fold {
             InternalRecord::Done { group, topic, queue_id, first, bits } => {
                 self.offsets.mark_done_again(&Done { group, topic, queue_id, first, bits }, end);
             }
+            InternalRecord::Taken(take) => self.offsets.take_again(&take, end),
             InternalRecord::GroupOffsetsRemoved { group } => self.offsets.remove_group(group),
             InternalRecord::TopicRemoved { topic } => {
                 self.remove_queues(topic, position);

@@ -9,11 +9,14 @@ use crate::config::ShardConfig;
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::ROWS_PER_PAGE;
 use crate::consume_queue::table::{PageEntry, QueueTable};
+use crate::in_flight::{Taken, TakenHow};
 use crate::offsets::{DoneBits, Offsets, Settings};
 use crate::position::LogPosition;
 use crate::shard::SegmentTimes;
 use crate::shard::recover::{Fold, Seen};
-use crate::snapshot::{Decoder, End, Part, ProgressState, QueueName, QueueState, SnapshotError, Start};
+use crate::snapshot::{
+    Decoder, End, InFlightState, Part, ProgressState, QueueName, QueueState, SnapshotError, Start, TakenRun,
+};
 
 /// What a snapshot said.
 pub(super) struct Restored {
@@ -60,9 +63,8 @@ pub(super) fn restore(
             }
             Part::Offsets(offsets) => {
                 for of in offsets {
-                    for ProgressState { queue_id, offset, done, end } in of.queues {
-                        let (done, end) = (DoneBits::from_words(done), LogPosition::new(end));
-                        loading.offsets.restore(&of.group, &of.topic, queue_id, offset, done, end);
+                    for progress in of.queues {
+                        loading.progress(&of.group, &of.topic, progress)?;
                     }
                 }
             }
@@ -97,6 +99,21 @@ struct Loading {
 }
 
 impl Loading {
+    fn progress(&mut self, group: &str, topic: &str, state: ProgressState) -> Result<(), SnapshotError> {
+        let ProgressState { queue_id, offset, done, in_flight, end } = state;
+        let (done, end) = (DoneBits::from_words(done), LogPosition::new(end));
+        self.offsets.restore(group, topic, queue_id, offset, done, end);
+        let Some(InFlightState { next, attempt, taken: runs }) = in_flight else { return Ok(()) };
+        let mut all = Vec::new();
+        for TakenRun { first, count, taken_ms, until_ms, how, times_before } in runs {
+            let how = TakenHow::from_byte(how).ok_or(SnapshotError::Contradiction("a message is in flight somehow"))?;
+            let taken = Taken { taken_ms, until_ms, how, times_before };
+            all.extend((0..i64::from(count)).map(|n| (first.saturating_add(n), taken)));
+        }
+        self.offsets.restore_in_flight(group, topic, queue_id, next, &attempt, all.into_iter());
+        Ok(())
+    }
+
     fn pages(&mut self, queue: QueueName, first_offset: i64, pages: Vec<PageEntry>) -> Result<(), SnapshotError> {
         let (base, told) = self.told.entry(queue).or_insert((first_offset, Vec::new()));
         // What was retired in between is missing at the front only.

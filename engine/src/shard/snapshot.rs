@@ -4,11 +4,13 @@
 use crate::config::SNAPSHOT_RETRY_MS;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{PageEntry, Queue};
+use crate::in_flight::{InFlight, Taken};
 use crate::offsets::Progress;
 use crate::planted::{self, Bug};
 use crate::shard::Shard;
 use crate::snapshot::{
-    Encoder, End, OffsetState, PART_BYTES, Part, ProgressState, QueueName, QueueState, SettingState, Start,
+    Encoder, End, InFlightState, OffsetState, PART_BYTES, Part, ProgressState, QueueName, QueueState, SettingState,
+    Start, TakenRun,
 };
 use crate::storage::{CommandKind, StorageError};
 
@@ -244,7 +246,7 @@ impl Shard {
             };
             let queues: Vec<_> = queues.map(progress).collect();
             bytes += size_of::<OffsetState>() + group.len() + topic.len() + size_of_val(&queues[..]);
-            bytes += queues.iter().map(|queue| size_of_val(&queue.done[..])).sum::<usize>();
+            bytes += queues.iter().map(progress_bytes).sum::<usize>();
             offsets.push(OffsetState { group: group.to_owned(), topic: topic.to_owned(), queues });
             *after = Some((group.into(), topic.into()));
         }
@@ -290,7 +292,29 @@ impl Shard {
 }
 
 fn progress(of: Progress<'_>) -> ProgressState {
-    ProgressState { queue_id: of.queue_id, offset: of.offset, done: of.done.words().collect(), end: of.end.bytes() }
+    let done = of.done.words().collect();
+    let in_flight = of.in_flight.map(in_flight);
+    ProgressState { queue_id: of.queue_id, offset: of.offset, done, in_flight, end: of.end.bytes() }
+}
+
+fn in_flight(of: &InFlight) -> InFlightState {
+    let mut runs: Vec<TakenRun> = Vec::new();
+    for (offset, &Taken { taken_ms, until_ms, how, times_before }) in of.iter() {
+        let run = TakenRun { first: offset, count: 1, taken_ms, until_ms, how: how as u8, times_before };
+        match runs.last_mut() {
+            Some(last) if (TakenRun { first: offset - i64::from(last.count), count: last.count, ..run }) == *last => {
+                last.count += 1;
+            }
+            _ => runs.push(run),
+        }
+    }
+    InFlightState { next: of.next(), attempt: of.attempt().to_owned(), taken: runs }
+}
+
+/// About as many bytes as it takes in a part.
+fn progress_bytes(state: &ProgressState) -> usize {
+    let in_flight = state.in_flight.as_ref().map_or(0, |of| size_of_val(&of.taken[..]) + of.attempt.len());
+    size_of_val(&state.done[..]) + in_flight
 }
 
 fn name(queue: &Queue) -> QueueName {

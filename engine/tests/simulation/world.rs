@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rmq_engine::commit_log::record::tags_code;
+use rmq_engine::in_flight::{Take, TakenHow};
 use rmq_engine::{
     AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft,
     Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter,
@@ -15,7 +16,7 @@ use rmq_engine::{
 };
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
-use crate::model::{Appended, Entry, Sent, State};
+use crate::model::{Appended, Entry, Sent, State, TakenEntry};
 use crate::promises::Promises;
 use crate::random::Random;
 
@@ -226,6 +227,7 @@ impl World {
     fn step(&mut self, busyness: usize) {
         match self.random.below(20) {
             0..=6 => self.send(),
+            7 if self.random.chance(50) => self.revive_what_is_due(),
             7 => self.send_in_place_of_another(),
             8 | 9 => self.send_batch(),
             10 | 11 => self.change_something_small(),
@@ -432,7 +434,7 @@ impl World {
         let (topic, queue_id) = self.place();
         let (group, key) = (*self.random.pick(&GROUPS), *self.random.pick(&KEYS));
         let before = self.shard.appended();
-        let (end, entry) = match self.random.below(28) {
+        let (end, entry) = match self.random.below(36) {
             0..=10 => {
                 let offset = self.random.below(5) as i64;
                 let end = self.shard.commit_offset(group, topic, queue_id, offset);
@@ -445,6 +447,13 @@ impl World {
             }
             21 | 22 => (self.shard.remove_offsets_of_group(group), Entry::GroupRemoved { group }),
             23 => (self.shard.remove_topic(topic), Entry::TopicRemoved { topic }),
+            24..=31 => {
+                let entry = self.take_something(group, topic, queue_id);
+                let TakenEntry { first, next, taken_ms, until_ms, how, attempt, .. } = entry;
+                let bits = &entry.bits;
+                let take = Take { group, topic, queue_id, first, next, bits, taken_ms, until_ms, how, attempt };
+                (self.shard.take(&take), Entry::Taken(entry))
+            }
             _ => {
                 let first = self.random.below(80) as i64;
                 let bits: Vec<u8> = (0..1 + self.random.below(12)).map(|_| self.random.next() as u8).collect();
@@ -467,6 +476,47 @@ impl World {
                 }
             }
             Err(error) => self.check_refusal(error),
+        }
+    }
+
+    fn take_something(&mut self, group: &'static str, topic: &'static str, queue_id: u32) -> TakenEntry {
+        let first = self.random.below(80) as i64;
+        let bits: Vec<u8> = (0..1 + self.random.below(5)).map(|_| self.random.next() as u8).collect();
+        let next = first + 8 * bits.len() as i64 + self.random.below(30) as i64;
+        let taken_ms = self.now_ms - self.random.below(2) as i64;
+        let until_ms = self.now_ms + *self.random.pick(&[0, 5, 1000]);
+        let how = *self.random.pick(&[TakenHow::Counted, TakenHow::Uncounted, TakenHow::InOrder]);
+        let attempt = *self.random.pick(&["", "a", "b"]);
+        TakenEntry { group, topic, queue_id, first, next, bits, taken_ms, until_ms, how, attempt }
+    }
+
+    /// What is in flight and over takes a new place; what was acknowledged is not among it.
+    fn revive_what_is_due(&mut self) {
+        for _ in 0..self.random.below(10) {
+            let Some(due) = self.shard.next_due(self.now_ms) else { return };
+            assert!(due.taken.until_ms <= self.now_ms);
+            let queue = due.queue.clone();
+            let find =
+                |name: &str, names: &[&'static str]| *names.iter().find(|of| **of == name).expect("a name of ours");
+            let (group, topic) = (find(&queue.group, &GROUPS), find(&queue.topic, &TOPICS));
+            let message = (group, topic, queue.queue_id, due.offset);
+            assert_eq!(self.state.taken.get(&message), Some(&due.taken), "only what is in flight comes back");
+            let (place, body) = (self.place(), self.body());
+            let draft = self.draft(place.0, place.1, &body, TAGS[1]);
+            let done = Done::one(group, topic, queue.queue_id, due.offset);
+            match self.shard.append_consuming(&draft, &done, self.now_ms) {
+                Ok(placed) => {
+                    self.note_message(place.0, place.1, placed, &body, TAGS[1]);
+                    let (queue_id, first) = (queue.queue_id, due.offset);
+                    let entry = Entry::Done { group, topic, queue_id, first, bits: vec![1] };
+                    self.note(self.shard.appended(), placed.end, entry);
+                    self.appends += 1;
+                }
+                Err(error) => {
+                    self.shard.put_off(&due, self.now_ms);
+                    return self.check_refusal(error);
+                }
+            }
         }
     }
 
@@ -795,7 +845,15 @@ impl World {
                 let is_done = offset < at || self.state.done.contains(&(group, topic, queue_id, offset));
                 assert_eq!(self.shard.is_done(group, topic, queue_id, offset), is_done, "{offset} of {topic}");
             }
+            let in_flight = self.shard.in_flight(group, topic, queue_id);
+            let taken: Vec<_> =
+                in_flight.into_iter().flat_map(|of| of.iter()).map(|(at, taken)| (at, *taken)).collect();
+            let expected = self.state.taken.range((group, topic, queue_id, 0)..=(group, topic, queue_id, i64::MAX));
+            assert_eq!(taken, expected.map(|((.., at), taken)| (*at, *taken)).collect::<Vec<_>>());
+            let attempt = self.state.attempts.get(&(group, topic, queue_id)).copied();
+            assert_eq!(in_flight.map(|of| of.attempt()), attempt);
         }
+        assert_eq!(self.shard.in_flight_count(), self.state.taken.len());
         for kind in 0..2 {
             let settings = self.shard.settings(kind).map(|(key, value)| (key, value.to_vec()));
             let expected = self.state.settings.iter().filter(|((of, _), _)| *of == kind);

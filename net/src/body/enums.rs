@@ -58,6 +58,13 @@ macro_rules! json_enums {
 }
 
 json_enums! {
+    /// How a group gets the messages of a topic.
+    RequestMode {
+        #[default]
+        Pull = "PULL",
+        Pop = "POP",
+    }
+
     /// How a consumer takes its messages.
     ConsumeType {
         /// Pull.

@@ -17,6 +17,7 @@ pub mod enums;
 pub mod group;
 pub mod heartbeat;
 pub mod offset;
+pub mod pop;
 pub mod queue;
 pub mod registration;
 pub mod route;
@@ -26,7 +27,7 @@ mod tests;
 pub mod topic;
 
 pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable};
-pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, TopicFilterType};
+pub use enums::{ConsumeFromWhere, ConsumeType, MessageModel, RequestMode, TopicFilterType};
 pub use group::{
     ConsumerIdList, GroupConfigList, GroupForbidden, GroupList, GroupRetryPolicy, GroupSubscription,
     SubscriptionGroupConfig, SubscriptionGroupWrapper,
@@ -34,6 +35,9 @@ pub use group::{
 pub use heartbeat::{CheckClientConfig, ConsumerData, HeartbeatData, ProducerData, SubscriptionData};
 pub use offset::{
     ConsumerOffsets, ConsumerStatus, CorrectionOffsets, QueueOffset, ResetOffsetBody, ResetOffsetBodyForC,
+};
+pub use pop::{
+    AssignmentReply, BatchAck, BatchAckBody, QueryAssignmentBody, QueueAssignment, RequestModeBody, RequestModeTable,
 };
 pub use queue::{LockBatchBody, LockBatchReply, MessageQueue};
 pub use registration::RegisterBrokerBody;

@@ -10,6 +10,7 @@ use crate::text::Text;
 pub mod group;
 pub mod namesrv;
 pub mod offset;
+pub mod pop;
 pub mod pull;
 pub mod send;
 mod send_glance;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod id;
 pub mod names;
 pub mod properties;
+pub mod receipt;
 pub mod record;
 pub mod sys_flag;
 pub mod tags;

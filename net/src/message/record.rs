@@ -19,7 +19,7 @@
 //! | 2 + p | properties |
 #![forbid(unsafe_code)]
 
-use super::sys_flag;
+use super::{properties, sys_flag};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub const MAGIC_V1: i32 = 0xDAA3_20A7_u32 as i32;
@@ -126,6 +126,30 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         topic,
         properties,
     })
+}
+
+/// Appends the record `stored`, whose bytes are `bytes`, with another topic and one property more.
+pub fn readdress(bytes: &[u8], stored: &Record<'_>, topic: &str, (key, value): (&str, &str), out: &mut Vec<u8>) {
+    let length_bytes = |topic: &str| if topic.len() > usize::from(u8::MAX / 2) { 2 } else { 1 };
+    let stored_length_bytes = if bytes.get(4..8) == Some(&MAGIC_V2.to_be_bytes()) { 2 } else { 1 };
+    let kept = stored.size_bytes - stored.properties.len() - 2 - stored.topic.len() - stored_length_bytes;
+    let start = out.len();
+    out.extend_from_slice(&bytes[..kept]);
+    if length_bytes(topic) == 1 {
+        out.push(topic.len() as u8);
+    } else {
+        out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+    }
+    out.extend_from_slice(topic.as_bytes());
+    let mut text = stored.properties.to_vec();
+    properties::terminate(&mut text);
+    properties::push(&mut text, key, value.as_bytes());
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(&text);
+    let size = (out.len() - start) as i32;
+    let magic = if length_bytes(topic) == 1 { MAGIC_V1 } else { MAGIC_V2 };
+    out[start..start + 4].copy_from_slice(&size.to_be_bytes());
+    out[start + 4..start + 8].copy_from_slice(&magic.to_be_bytes());
 }
 
 /// The records of a pull reply's body; ends after the first error.

@@ -50,6 +50,10 @@ public final class Scenarios {
         Map.entry("queue_search_time", QueueScenarios::searchTime),
         Map.entry("view_message", QueueScenarios::viewMessage)));
 
+    static {
+        BY_NAME.putAll(OwnScenarios.BY_NAME);
+    }
+
     private Scenarios() {}
 
     public static void main(String[] args) {
