@@ -7,6 +7,7 @@ use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
 use crate::request::relay::RELAYED_BYTES_MAX;
+use crate::filter::FILTERS_BYTES_MAX;
 use crate::request::reply::PUSHED_BYTES_MAX;
 
 const MIB: u64 = 1 << 20;
@@ -37,12 +38,15 @@ pub struct MemoryBounds {
     pub forwarded: u64,
     /// Replies to requests whose requesters have not taken them yet.
     pub pushed: u64,
+    /// Compiled filters of pulls that bring their own.
+    pub filters: u64,
 }
 
 /// What comes on top of [`MemoryBounds`], for people.
 pub const PER_UNIT: &str = "1 KiB per connection (64 KiB more in the middle of a request), 5 KiB per queue and 24 bytes per \
-                            128 messages kept, 1 KiB per topic, group and held pull, 200 bytes per topic and broker at the \
-                            name server, and the pieces of the log (1 MiB) that slow readers hold";
+                            128 messages kept, 1 KiB per topic, group and held pull, 32 times its text per SQL92 \
+                            expression of a group, 200 bytes per topic and broker at the name server, and the pieces of \
+                            the log (1 MiB) that slow readers hold";
 
 impl MemoryBounds {
     /// The bounds of `cores` cores, each with such connections and, on a broker, such a shard.
@@ -62,12 +66,14 @@ impl MemoryBounds {
             bounds.parked = cores * broker::parked_bytes_max(undurable_bytes_max);
             bounds.forwarded = cores * (cores - 1) * broker::FORWARDED_BYTES_MAX as u64;
             bounds.pushed = (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX) as u64;
+            bounds.filters = cores * FILTERS_BYTES_MAX;
         }
         bounds
     }
 
-    fn parts(&self) -> [(&'static str, u64); 10] {
-        let Self { program, log, read_cache, index, spare, requests, replies, parked, forwarded, pushed } = *self;
+    fn parts(&self) -> [(&'static str, u64); 11] {
+        let Self { program, log, read_cache, index, spare, requests, replies, parked, forwarded, pushed, filters } =
+            *self;
         [
             ("program", program),
             ("log tail", log),
@@ -79,6 +85,7 @@ impl MemoryBounds {
             ("parked sends", parked),
             ("between cores", forwarded),
             ("asked of clients", pushed),
+            ("filters", filters),
         ]
     }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Sql, SqlError};
+use super::{COMPILED_BYTES_PER_BYTE, Sql, SqlError};
 
 /// Most expressions kept, as many as RocketMQ keeps.
 const EXPRESSIONS_MAX: usize = 100;
-/// Most bytes of expressions kept. What is compiled from them takes up to 32 times as much, 4 MiB (a test measures it).
+/// Most bytes of expressions kept.
 const EXPRESSIONS_BYTES_MAX: usize = 128 * 1024;
+/// Bytes a core holds for them at most.
+pub const FILTERS_BYTES_MAX: u64 = (EXPRESSIONS_BYTES_MAX * COMPILED_BYTES_PER_BYTE) as u64;
 
 /// What came of the last expressions, by their text; the oldest goes first.
 #[derive(Debug, Default)]

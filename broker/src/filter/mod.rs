@@ -19,13 +19,15 @@ use rmq_engine::PropertyFilter;
 use rmq_net::message::properties;
 use thiserror::Error;
 
-pub use compiled::CompiledFilters;
+pub use compiled::{CompiledFilters, FILTERS_BYTES_MAX};
 use eval::{Failed, Value};
 use parser::Parsed;
 
 /// Longest expression, bytes. RocketMQ has no bound; a list of 2,000 identifiers fits in this one, and what is
 /// compiled from it stays below 1 MiB.
 pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
+/// What a byte of an expression takes in memory at most, while it is compiled and after.
+const COMPILED_BYTES_PER_BYTE: usize = 32;
 /// How deep parentheses, signs and NOT may nest, counting every further operator of a chain like `a = b = c` too:
 /// reading and evaluating recurse. RocketMQ goes on until its stack overflows, and then refuses too.
 pub const NESTING_MAX: u32 = 100;

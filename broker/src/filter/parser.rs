@@ -49,6 +49,16 @@ struct Parser<'a> {
     operands: u32,
 }
 
+/// Most characters of an expression that a remark repeats.
+const REPEATED_MAX: usize = 40;
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(REPEATED_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 type Operand = Result<Expression, SqlError>;
 
 impl<'a> Parser<'a> {
@@ -73,7 +83,7 @@ impl<'a> Parser<'a> {
     fn unexpected(&self, wanted: &'static str) -> SqlError {
         let found = match self.token {
             Token::End => "the end".to_owned(),
-            _ => self.lexer.read_since(self.at).to_owned(),
+            _ => shortened(self.lexer.read_since(self.at)),
         };
         self.lexer.error(self.at, Fault::Unexpected { wanted, found })
     }
@@ -319,7 +329,7 @@ impl<'a> Parser<'a> {
 
     fn integer(&self, digits: &str) -> Result<Literal, SqlError> {
         let Some(long) = number::long(digits.as_bytes()) else {
-            return self.error(self.at, Fault::Number(digits.to_owned()));
+            return self.error(self.at, Fault::Number(shortened(digits)));
         };
         Ok(i32::try_from(long).map_or(Literal::Long(long), Literal::Int))
     }
@@ -328,7 +338,7 @@ impl<'a> Parser<'a> {
     fn float(&self, digits: &str) -> Result<Literal, SqlError> {
         match number::double(digits.as_bytes()) {
             Some(double) if double.is_finite() && double > 0.0 => Ok(Literal::Double(double)),
-            _ => self.error(self.at, Fault::Number(digits.to_owned())),
+            _ => self.error(self.at, Fault::Number(shortened(digits))),
         }
     }
 
