@@ -35,7 +35,7 @@ struct Popped {
     offset: i64,
 }
 
-fn info<'a>(text: &'a str, mark: Mark, queue_id: i32) -> &'a str {
+fn info(text: &str, mark: Mark, queue_id: i32) -> &str {
     let wanted = format!("{mark} {queue_id} ");
     let found: Vec<_> = text.split(';').filter_map(|entry| entry.strip_prefix(&*wanted)).collect();
     assert_eq!(found.len(), 1, "one entry for {wanted}in {text}");
