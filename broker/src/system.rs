@@ -73,6 +73,7 @@ pub fn tick(broker: &mut Broker) {
 
 /// A connection of any core is gone: its client leaves its groups.
 pub fn on_connection_closed(broker: &mut Broker, id: ConnectionId) {
+    pop::wait::on_connection_closed(broker, id);
     let Some(system) = &mut broker.system else {
         return broker.send_letter(SYSTEM_CORE, Letter::ConnectionClosed(id));
     };

@@ -342,3 +342,59 @@ fn standalone_ends_within_seconds_too() {
     assert_eq!(code_of_exit, 0, "{}", process.log_tail());
     assert!(asked.elapsed() < END_PATIENCE, "it took {:?}", asked.elapsed());
 }
+
+/// A pop of up to 32 messages of queue 0 for `invisible_ms`, held for up to 10 s.
+fn pop(connection: &mut Connection, invisible_ms: i64) -> (Vec<Record>, String) {
+    let request = Request::new(code::POP_MESSAGE)
+        .ext("consumerGroup", GROUP)
+        .ext("topic", TOPIC)
+        .ext("queueId", "0")
+        .ext("maxMsgNums", "32")
+        .ext("invisibleTime", &invisible_ms.to_string())
+        .ext("pollTime", "10000")
+        .ext("initMode", "0");
+    let reply = connection.call(&request);
+    let start = reply.ext.get("startOffsetInfo").and_then(|info| info.as_str()).unwrap_or_default();
+    let start = start.split(' ').next_back().unwrap_or_default();
+    let numbers = ["popTime", "invisibleTime", "reviveQid"].map(|key| reply.number(key).unwrap_or(-1).to_string());
+    (records(&reply.body), format!("{start} {} 0 broker 0", numbers.join(" ")))
+}
+
+#[test]
+fn an_acknowledged_pop_stays_so_over_kill_9_and_the_others_return_once() {
+    if !is_for_ringmq() {
+        return;
+    }
+    let mut cluster = Cluster::start(Kind::RingMq);
+    let mut connection = Connection::open(&cluster.broker());
+    for number in 0..20 {
+        let reply = connection.call(&Request::send(TOPIC, 0, "", format!("{number:02}").as_bytes()));
+        assert_eq!(reply.code, 0, "{}", reply.remark);
+    }
+    let (taken, receipt) = pop(&mut connection, 3_000);
+    assert_eq!(taken.len(), 20);
+    for record in taken.iter().filter(|record| record.queue_offset % 2 == 0) {
+        let offset = record.queue_offset.to_string();
+        let ack = Request::new(code::ACK_MESSAGE)
+            .ext("consumerGroup", GROUP)
+            .ext("topic", TOPIC)
+            .ext("queueId", "0")
+            .ext("offset", &offset)
+            .ext("extraInfo", &format!("{receipt} {offset}"));
+        let reply = connection.call(&ack);
+        assert_eq!((reply.code, reply.remark.as_str()), (0, ""));
+    }
+    let mut again = Vec::new();
+    while again.len() < 10 {
+        // Each time while some of them are on their way back.
+        cluster.crash();
+        cluster.restart();
+        connection = Connection::open(&cluster.broker());
+        again.extend(pop(&mut connection, 60_000).0);
+    }
+    again.extend(pop(&mut connection, 60_000).0);
+    let mut bodies: Vec<_> = again.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned()).collect();
+    bodies.sort_unstable();
+    let expected: Vec<_> = (0..20).filter(|number| number % 2 == 1).map(|number| format!("{number:02}")).collect();
+    assert_eq!(bodies, expected);
+}

@@ -56,6 +56,7 @@ const OWN_RECOVERY: &str = "RingMQ verifies what its log holds behind the last s
 const ONE_BY_ONE: &str =
     "segments are used again or removed one by one in the background; rows of their messages go with them";
 const RECORDS: &str = "offsets and settings are records of the log, durable like messages";
+const POP_RECORDS: &str = "what was popped is records of the queue's log, in memory as long as it is in flight; messages return into a queue of the same core";
 const ROCKSDB: &str = "RingMQ has one kind of store and no RocksDB";
 const PLUGIN: &str = "RingMQ loads no Java classes";
 const HOME: &str = "RingMQ needs no installation folder";
@@ -70,7 +71,7 @@ const OWED: &str = "delayed messages and timers are part of the log: no wheel, n
 const REPLICATION: &str = "replication is not built yet";
 const CONTROLLER: &str = "the controller is not built yet";
 const AUTH: &str = "authentication and authorization are not built yet, so RingMQ must not start as if they were on";
-const POP: &str = "pop consumption is not built yet";
+const POP: &str = "this part of pop consumption is not built yet";
 const ASSIGNMENT: &str = "queue assignment by the broker is not built yet";
 const TRANSACTIONS: &str = "transactions are not built yet";
 const LITE: &str = "lite topics are not built yet";

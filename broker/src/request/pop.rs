@@ -22,6 +22,7 @@ use std::sync::Arc;
 use rmq_engine::TagFilter;
 use rmq_net::body::topic::perm;
 use rmq_net::codes::response;
+use rmq_net::connection::ConnectionId;
 use rmq_net::header::pop::{NotificationHeader, PeekHeader, PollingInfoHeader, PopHeader};
 use rmq_net::message::receipt::Mark;
 
@@ -81,6 +82,8 @@ pub enum PopLetter {
     Watch(Arc<wait::WaitKey>),
     /// There is something to pop.
     Arrived(Arc<wait::WaitKey>),
+    /// The connection is closed.
+    Gone(ConnectionId),
 }
 
 /// The topics a group's messages of `topic` are stored in again when their time is over, the one in use first.
@@ -280,6 +283,7 @@ fn filter(broker: &mut Broker, expression: Option<&str>, expression_type: Option
 /// Sends an order to the first core that may have something for it: by chance, or those of one core's clients would always
 /// get that core's messages.
 fn set_out(broker: &mut Broker, order: PopOrder) {
+    wait::note_popping(broker, order.to.connection);
     let (first, cores_left) = match order.queue_id {
         Some(queue_id) => (broker.owner(&order.topic, queue_id), 0),
         None => ((broker.next_random() % broker.core_count as u64) as usize, broker.core_count - 1),
@@ -348,6 +352,7 @@ pub fn turn(broker: &mut Broker) {
             Some((_, PopLetter::Look(order))) => look::look(broker, order),
             Some((_, PopLetter::Wait(order))) => wait::wait(broker, order),
             Some((from, PopLetter::Watch(key))) => wait::watch(broker, from, key),
+            Some((_, PopLetter::Gone(connection))) => wait::on_gone(broker, connection),
             Some((from, PopLetter::Arrived(key))) => wait::on_arrived(broker, from, &key),
             None => break,
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rmq_net::codes::response;
+use rmq_net::connection::ConnectionId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{PopLetter, PopOrder, answer_nothing, look, retry_topics, send};
@@ -36,6 +37,9 @@ pub struct Pops {
     orders: FxHashMap<u64, PopOrder>,
     by_key: FxHashMap<Arc<WaitKey>, Waiting>,
     by_deadline: BTreeSet<(i64, u64)>,
+    by_connection: BTreeSet<(ConnectionId, u64)>,
+    /// Connections of this core that have popped.
+    popping: FxHashSet<ConnectionId>,
     next_order: u64,
     /// Cores to tell when there is something to pop here.
     watchers: FxHashMap<Arc<WaitKey>, usize>,
@@ -79,27 +83,37 @@ impl Pops {
         let number = self.next_order;
         self.next_order += 1;
         self.by_deadline.insert((order.hold_until_ms, number));
+        self.by_connection.insert((order.to.connection, number));
         self.orders.insert(number, order);
         self.by_key.entry(Arc::clone(key)).or_default().orders.push_back(number);
     }
 
     fn unpark(&mut self, key: &WaitKey) -> Option<PopOrder> {
         let number = self.by_key.get_mut(key)?.orders.pop_front()?;
+        self.take_order(number)
+    }
+
+    fn take_order(&mut self, number: u64) -> Option<PopOrder> {
         let order = self.orders.remove(&number)?;
         self.by_deadline.remove(&(order.hold_until_ms, number));
+        self.by_connection.remove(&(order.to.connection, number));
         Some(order)
     }
 
-    fn expire(&mut self, now_ms: i64) -> Option<PopOrder> {
-        let (deadline_ms, number) = *self.by_deadline.first().filter(|(deadline_ms, _)| *deadline_ms <= now_ms)?;
-        self.by_deadline.remove(&(deadline_ms, number));
-        let order = self.orders.remove(&number)?;
+    /// Takes an order out from wherever it stands in its line.
+    fn take_from_line(&mut self, number: u64) -> Option<PopOrder> {
+        let order = self.take_order(number)?;
         let key = key_of(&order);
         if let Some(waiting) = self.by_key.get_mut(&key) {
             waiting.orders.retain(|waiting| *waiting != number);
             self.forget_if_empty(&key);
         }
         Some(order)
+    }
+
+    fn expire(&mut self, now_ms: i64) -> Option<PopOrder> {
+        let (_, number) = *self.by_deadline.first().filter(|(deadline_ms, _)| *deadline_ms <= now_ms)?;
+        self.take_from_line(number)
     }
 
     /// A key nobody waits under is forgotten once no core watches for it any more.
@@ -219,6 +233,31 @@ pub fn on_arrived(broker: &mut Broker, core: usize, key: &Arc<WaitKey>) {
         ask_to_watch(broker, key, core);
     }
     broker.pops.forget_if_empty(key);
+}
+
+/// A connection of this core pops: other cores may have to hear when it closes.
+pub fn note_popping(broker: &mut Broker, connection: ConnectionId) {
+    if usize::from(connection.core) == broker.core {
+        broker.pops.popping.insert(connection);
+    }
+}
+
+/// A connection of this core is closed: what it waits for must not be taken for it.
+pub fn on_connection_closed(broker: &mut Broker, connection: ConnectionId) {
+    if broker.pops.popping.remove(&connection) {
+        for core in 0..broker.core_count {
+            send(broker, core, PopLetter::Gone(connection));
+        }
+    }
+}
+
+/// Forgets the orders of a closed connection.
+pub fn on_gone(broker: &mut Broker, connection: ConnectionId) {
+    let numbers = broker.pops.by_connection.range((connection, 0)..=(connection, u64::MAX));
+    let numbers: Vec<_> = numbers.map(|(_, number)| *number).collect();
+    for number in numbers {
+        broker.pops.take_from_line(number);
+    }
 }
 
 /// Tries stalled orders again, and answers those whose time is over.

@@ -168,7 +168,8 @@ final class PopScenarios {
         first.start();
         cluster.producer().send(new Message(topic, "left".getBytes()));
         Cluster.await("the first member to take the message", () -> stuck.size() == 1);
-        first.suspend();
+        // With what it has been asking for: nobody answers it any more.
+        first.shutdown();
         Queue<MessageExt> deliveries = new ConcurrentLinkedQueue<>();
         DefaultMQPushConsumer second = popper(cluster, group, topic, "*");
         second.registerMessageListener(into(deliveries));
