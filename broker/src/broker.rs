@@ -27,6 +27,7 @@ use crate::owed::Owed;
 use crate::poll::LongPolls;
 use crate::request::pop::wait::Pops;
 use crate::request::send::SendDone;
+use crate::request::transaction::Halves;
 use crate::request::{self as requests, Job};
 use crate::retention::Retention;
 use crate::scrubber::ScrubState;
@@ -171,7 +172,6 @@ fn check_settings(config: &BrokerConfig) -> CheckSettings {
         broker_ip: config.broker_ip1.clone(),
         broker_permission: config.broker_permission,
         start_accept_send_ms: config.start_accept_send_request_time_stamp,
-        reject_transaction_message: config.reject_transaction_message,
         lite_pull_message_enable: config.lite_pull_message_enable,
         enable_property_filter: config.enable_property_filter,
         reject_pull_consumer_enable: config.reject_pull_consumer_enable,
@@ -209,6 +209,7 @@ pub struct Broker {
     pub owed: Owed,
     /// What clients were asked and have not answered yet.
     pub questions: ClientQuestions,
+    pub halves: Halves,
     pub paths: PathCounters,
     /// Reused for the properties of the message being stored.
     pub(crate) scratch: Vec<u8>,
@@ -238,7 +239,7 @@ impl Broker {
     pub fn new(core: usize, parts: BrokerParts, now_ms: i64) -> Self {
         let BrokerParts { config, core_count, store_host, shard, topics, groups, system, scrub_state } = parts;
         let settings_end = shard.durable();
-        let owed = Owed::new(&shard);
+        let (owed, halves) = (Owed::new(&shard), Halves::new(&shard));
         let mut stamp = Vec::new();
         properties::push(&mut stamp, "MSG_REGION", config.region_id.as_bytes());
         properties::push(&mut stamp, "TRACE_ON", if config.trace_on { b"true" } else { b"false" });
@@ -268,6 +269,7 @@ impl Broker {
             gathers: Gathers::default(),
             owed,
             questions: ClientQuestions::default(),
+            halves,
             paths: PathCounters::default(),
             scratch: Vec::new(),
             random: (now_ms as u64 ^ (core as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
@@ -607,6 +609,8 @@ impl Broker {
             Letter::TopicWanted(config) => requests::pop::revive::on_wanted(self, config),
             Letter::Pop(letter) => self.pops.take_letter(from, letter),
             Letter::Counted(delta) => crate::system::on_counted(self, delta),
+            Letter::CheckTransaction(check) => requests::check_back::ask_producer(self, &check),
+            Letter::DiscardTopicWanted => requests::check_back::make_discard_topic(self),
             Letter::ConnectionClosed(id) => crate::system::on_connection_closed(self, id),
             Letter::Change { number, change } => gather::on_change(self, from, number, &change),
             Letter::Question { number, question } => gather::on_question(self, from, number, &question),

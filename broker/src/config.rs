@@ -149,6 +149,11 @@ typed_settings! {
 
         max_message_size: u32 = "maxMessageSize",
         reject_transaction_message: bool = "rejectTransactionMessage",
+        /// Milliseconds, at least 0.
+        transaction_time_out: i64 = "transactionTimeOut",
+        transaction_check_max: i32 = "transactionCheckMax",
+        /// Milliseconds, at least 1.
+        transaction_check_interval: i64 = "transactionCheckInterval",
         message_delay_level: DelayLevels = "messageDelayLevel",
         enable_schedule_message_stats: bool = "enableScheduleMessageStats",
         timer_wheel_enable: bool = "timerWheelEnable",

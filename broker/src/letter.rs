@@ -11,6 +11,7 @@ use rmq_net::frame::{Frame, Serialization};
 
 use crate::broker::Broker;
 use crate::gather::Asked;
+use crate::request::check_back::Check;
 use crate::request::pop::PopLetter;
 use crate::state::clients::ViewChange;
 use crate::state::groups::GroupChange;
@@ -139,6 +140,10 @@ pub enum Letter {
     Pop(PopLetter),
     /// What the sender counted since its last such letter.
     Counted(CountersDelta),
+    /// To the system core: ask a producer what became of a transaction.
+    CheckTransaction(Box<Check>),
+    /// To the system core: the topic for half messages given up needs a queue on every core.
+    DiscardTopicWanted,
     /// A client connection of the sender's core is gone.
     ConnectionClosed(ConnectionId),
     CloseConnection(ConnectionId),

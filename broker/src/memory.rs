@@ -6,8 +6,8 @@ use rmq_engine::ShardMemory;
 use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
-use crate::request::relay::RELAYED_BYTES_MAX;
 use crate::filter::FILTERS_BYTES_MAX;
+use crate::request::relay::RELAYED_BYTES_MAX;
 use crate::request::reply::PUSHED_BYTES_MAX;
 
 const MIB: u64 = 1 << 20;

@@ -17,10 +17,11 @@ use rmq_net::message::{properties, record};
 use rustc_hash::FxHashMap;
 
 use crate::broker::{Broker, Handled};
+use crate::request::{check_back, transaction};
 use crate::state::reserved::TIMER_TOPIC;
 
 /// Keeps track of which messages are done. No client can name it.
-const GROUP: &str = "\0owed";
+pub const GROUP: &str = "\0owed";
 /// Reads for this module; nobody waits under it, each turn asks again.
 const TICKET: Ticket = Ticket(0);
 /// How many messages may be owed by one core: 1 GiB of memory.
@@ -268,22 +269,40 @@ pub fn owed_properties(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> 
 }
 
 /// Stores an owed message. Its properties begin with [`DUE_PROPERTY`]; topic, queue and row code of the draft are set
-/// here. If it takes the place of another owed message, that is done with the same append.
+/// here. If it takes the place of another message, that is done with the same append.
 pub fn store(
     broker: &mut Broker,
     queue: OwedQueue,
     draft: &MessageDraft<'_>,
-    instead_of: Option<(OwedQueue, i64)>,
+    instead_of: Option<&Done<'_>>,
 ) -> Result<Placed, AppendError> {
     let due_ms = row_code(draft.properties);
     let draft = MessageDraft { topic: queue.topic(), queue_id: queue.queue_id(), tags_code: due_ms, ..*draft };
     let placed = match instead_of {
         None => broker.shard.append(&draft, broker.now_ms)?,
-        Some((of, offset)) => broker.shard.append_consuming(&draft, &of.done(offset), broker.now_ms)?,
+        Some(done) => broker.shard.append_consuming(&draft, done, broker.now_ms)?,
     };
     let place = Place::new(queue, placed.queue_offset);
     broker.owed.add(Open { due_ms, place, message: placed.message });
     Ok(placed)
+}
+
+/// A stored message, to be stored once more with these properties; where is up to the caller.
+pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> MessageDraft<'a> {
+    MessageDraft {
+        topic: record.topic,
+        queue_id: record.queue_id as u32,
+        flag: record.flag,
+        sys_flag: record.sys_flag,
+        born_timestamp_ms: record.born_timestamp,
+        born_host: record.born_host,
+        store_host: record.store_host,
+        reconsume_times: record.reconsume_times,
+        prepared_transaction_offset: record.prepared_transaction_offset,
+        body: record.body,
+        properties,
+        tags_code: properties::get_str(properties, "TAGS").map_or(0, tags_code),
+    }
 }
 
 /// A message that has come to its time.
@@ -412,7 +431,7 @@ fn settle(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRe
         }
         OwedQueue::Timer if is_recalled(broker, &due) => give_up(broker, queue, offset),
         OwedQueue::Timer | OwedQueue::Level(_) => deliver(broker, &due),
-        OwedQueue::Half => give_up(broker, queue, offset),
+        OwedQueue::Half => check_back::check(broker, &due),
     }
 }
 
@@ -450,20 +469,7 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
     let mut text = std::mem::take(&mut broker.scratch);
     text.clear();
     delivered_properties(&mut text, due, broker.now_ms);
-    let draft = MessageDraft {
-        topic,
-        queue_id,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_timestamp_ms: record.born_timestamp,
-        born_host: record.born_host,
-        store_host: broker.store_host,
-        reconsume_times: record.reconsume_times,
-        prepared_transaction_offset: record.prepared_transaction_offset,
-        body: record.body,
-        properties: &text,
-        tags_code: properties::get_str(&text, "TAGS").map_or(0, tags_code),
-    };
+    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, &text) };
     let appended = broker.shard.append_consuming(&draft, &queue.done(*offset), broker.now_ms);
     if appended.is_ok() && broker.config.enable_schedule_message_stats {
         broker.counters.put(topic, 1, record.body.len() as u64);
@@ -485,8 +491,8 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
     }
 }
 
-/// Most bytes that delivery adds to the properties.
-pub const DELIVERED_BYTES: usize = 64;
+/// Most bytes that delivery, or putting a half message back, adds to the properties.
+pub const DELIVERED_BYTES: usize = 128;
 
 fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
     let record = &due.record;
@@ -596,21 +602,11 @@ fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: Mess
         ReadRecord::NotFound => Handled::Taken,
         ReadRecord::Found(slice) => {
             let Ok(record) = record::decode(slice.as_ref()) else { return Handled::Taken };
-            let draft = MessageDraft {
-                topic: queue.topic(),
-                queue_id: queue.queue_id(),
-                flag: record.flag,
-                sys_flag: record.sys_flag,
-                born_timestamp_ms: record.born_timestamp,
-                born_host: record.born_host,
-                store_host: record.store_host,
-                reconsume_times: record.reconsume_times,
-                prepared_transaction_offset: record.prepared_transaction_offset,
-                body: record.body,
-                properties: record.properties,
-                tags_code: 0,
+            let moved = match queue {
+                OwedQueue::Half => transaction::put_back(broker, &record, offset, None, row_code(record.properties)),
+                _ => store(broker, queue, &draft_of(&record, record.properties), Some(&queue.done(offset))),
             };
-            match store(broker, queue, &draft, Some((queue, offset))) {
+            match moved {
                 Ok(_) => Handled::Taken,
                 Err(error) => hold(broker, &error),
             }

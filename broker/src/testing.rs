@@ -162,6 +162,10 @@ impl Cores {
         }
     }
 
+    pub fn count(&self) -> usize {
+        self.cores.len()
+    }
+
     pub fn broker(&mut self, core: usize) -> &mut Broker {
         &mut self.cores[core].broker
     }

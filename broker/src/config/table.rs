@@ -66,6 +66,8 @@ const FIXED_NAMESRV: &str = "the name servers are those given at start";
 const UNUSED: &str = "RocketMQ declares it without using it";
 const NO_SETTER: &str = "RocketMQ does not read it from files either";
 const OWED: &str = "delayed messages and timers are part of the log: no wheel, no files of their own, no threads";
+const NO_OP_MESSAGES: &str =
+    "that a half message is ended is one record of the log, with the committed message: no op messages, no files";
 
 // Reasons for `not_yet`.
 const REPLICATION: &str = "replication is not built yet";
@@ -73,7 +75,6 @@ const CONTROLLER: &str = "the controller is not built yet";
 const AUTH: &str = "authentication and authorization are not built yet, so RingMQ must not start as if they were on";
 const POP: &str = "this part of pop consumption is not built yet";
 const ASSIGNMENT: &str = "queue assignment by the broker is not built yet";
-const TRANSACTIONS: &str = "transactions are not built yet";
 const LITE: &str = "lite topics are not built yet";
 const LMQ: &str = "light message queues are not built yet";
 const COMPACTION: &str = "compacted topics are not built yet";

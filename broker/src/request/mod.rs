@@ -1,6 +1,7 @@
 //! The requests of a broker: one request code, one file (or one small family), one arm below.
 
 pub mod assignment;
+pub mod check_back;
 pub mod client;
 pub mod dead_letter;
 pub mod delay;
@@ -22,11 +23,13 @@ pub mod send_back;
 pub mod stats;
 pub mod topic;
 pub mod topic_change;
+pub mod transaction;
 
-use rmq_engine::{Shard, StorageError};
+use bytes::Bytes;
+use rmq_engine::{Shard, StorageError, Ticket};
 use rmq_net::codes::{request as code, response};
 
-use crate::broker::{Broker, Outcome, Refusal, SYSTEM_CORE, Work, not_supported};
+use crate::broker::{Broker, Handled, Outcome, Refusal, SYSTEM_CORE, Work, not_supported};
 use crate::letter::Request;
 
 /// The one place where a request code becomes a handler.
@@ -49,6 +52,8 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
         code::ACK_MESSAGE => pop::ack::ack(broker, request),
         code::BATCH_ACK_MESSAGE => pop::ack::ack_batch(broker, request),
         code::CHANGE_MESSAGE_INVISIBLETIME => pop::ack::change_invisible(broker, request),
+        code::END_TRANSACTION => transaction::end(broker, request),
+        code::RESUME_CHECK_HALF_MESSAGE => check_back::resume(broker, request),
         code::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request),
         code::QUERY_CONSUME_QUEUE => progress::rows(broker, request),
         _ => dispatch_system(broker, request_code, request),
@@ -134,6 +139,13 @@ pub fn resume(broker: &mut Broker, job: Job) {
         Job::SendBack(back) => send_back::resume(broker, back),
         Job::Look(again) => again(broker),
     }
+}
+
+/// Handles a request again from the start when the disk has read what it asked for.
+pub fn again_when_read(broker: &mut Broker, ticket: Ticket, request: &Request<'_>) -> Outcome {
+    let (origin, frame) = (request.origin, Bytes::copy_from_slice(request.bytes));
+    broker.keep_job(ticket, Job::Look(Box::new(move |broker| broker.again(origin, &frame))));
+    Ok(Handled::Taken)
 }
 
 /// The answer when the disk refuses to read; the same request may succeed later.

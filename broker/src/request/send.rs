@@ -18,15 +18,15 @@ use rmq_net::frame::Frame;
 use rmq_net::header::send::SendHeader;
 use rmq_net::message::id::OffsetMessageId;
 use rmq_net::message::names::{AUTO_CREATE_TOPIC, group_of_retry_topic};
-use rmq_net::message::sys_flag::{INNER_BATCH, MULTI_TAGS, NEED_UNWRAP, TRANSACTION_MASK, TRANSACTION_PREPARED};
+use rmq_net::message::sys_flag::{INNER_BATCH, MULTI_TAGS, NEED_UNWRAP, TRANSACTION_MASK};
 use rmq_net::message::tags::tags_code;
 use rmq_net::message::{batch, properties};
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
-use crate::owed::{self, DELIVERED_BYTES, owed_properties};
+use crate::owed::{self, DELIVERED_BYTES, OwedQueue, owed_properties};
 use crate::request::delay::{Asked, Later, RecallHandle};
-use crate::request::{dead_letter, send_back, topic_change};
+use crate::request::{dead_letter, send_back, topic_change, transaction};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 
@@ -224,18 +224,6 @@ fn look_at(text: &[u8]) -> Found<'_> {
     found
 }
 
-fn refuse_unsupported(found: &Found<'_>, sys_flag: i32) -> Result<(), Refusal> {
-    let what = if found.is_transactional {
-        "the property TRAN_MSG"
-    } else if sys_flag & TRANSACTION_PREPARED != 0 {
-        "a prepared or rolled back transaction in their sysFlag"
-    } else {
-        return Ok(());
-    };
-    let remark = format!("messages with {what} are not supported yet by this broker; nothing was stored");
-    Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
-}
-
 /// RocketMQ: a body that is a batch by itself is for topics of `queue.type` BatchCQ, with its flag and its property.
 fn check_inner_batch(
     broker: &Broker,
@@ -267,10 +255,13 @@ fn store_one(
     text: &mut Vec<u8>,
 ) -> Outcome {
     let found = look_at(text);
-    refuse_unsupported(&found, header.sys_flag)?;
     check_inner_batch(broker, topic, header, found.is_inner_batch)?;
     let code = found.tags.map_or(0, tags_code);
-    let later = found.asked.later(broker)?;
+    let is_transactional = found.is_transactional && request.origin.purpose == Purpose::Client;
+    let later = match transaction::half(broker, header, is_transactional, &found.asked, text)? {
+        Some(half) => Some(half),
+        None => found.asked.later(broker)?,
+    };
     let transaction_id = match found.unique_key {
         Some(key) => ShortText::new(key),
         None => ShortText::Inline { length: 0, bytes: [0; ShortText::INLINE_BYTES] },
@@ -298,7 +289,11 @@ fn store_one(
         }
     };
     check_sizes(broker, request.frame.body.len(), text.len())?;
-    let draft = draft(broker, request, header, topic, queue_id, text, code);
+    let mut draft = draft(broker, request, header, topic, queue_id, text, code);
+    if later.is_some_and(|later| later.queue == OwedQueue::Half) {
+        // With them it would have no place in a queue.
+        draft.sys_flag &= !TRANSACTION_MASK;
+    }
     refuse_if_full(broker)?;
     let appended = match later {
         None => broker.shard.append(&draft, broker.now_ms),
@@ -326,6 +321,9 @@ fn store_one(
 
 /// A level takes the timers' properties away, as in RocketMQ.
 fn later_properties(text: &[u8], later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
+    if later.queue == OwedQueue::Half {
+        return transaction::half_properties(text, later.due_ms, topic, queue_id);
+    }
     let Some(out_ms) = later.out_ms else {
         let mut kept = Vec::with_capacity(text.len());
         properties::copy_without(text, &["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"], &mut kept);
@@ -492,7 +490,7 @@ fn drop_broker_keys(text: &mut Vec<u8>) {
     *text = kept;
 }
 
-fn refuse_if_full(broker: &mut Broker) -> Result<(), Refusal> {
+pub(super) fn refuse_if_full(broker: &mut Broker) -> Result<(), Refusal> {
     match broker.retention.refusal(&broker.config) {
         None => Ok(()),
         Some(refusal) => {
@@ -503,7 +501,7 @@ fn refuse_if_full(broker: &mut Broker) -> Result<(), Refusal> {
 }
 
 #[cold]
-fn append_failed(broker: &mut Broker, error: &AppendError) -> Outcome {
+pub(super) fn append_failed(broker: &mut Broker, error: &AppendError) -> Outcome {
     if !matches!(error, AppendError::BatchFull { .. }) {
         broker.counters.put_failed();
     }

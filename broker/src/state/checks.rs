@@ -129,7 +129,7 @@ pub fn check_send<'t>(
             }
         }
     }
-    check_message(settings, topic, request.properties)?;
+    check_message(topic, request.properties)?;
     Ok(SendCheck::Ready(topic))
 }
 
@@ -159,19 +159,12 @@ fn check_batch_topic(name: &str, retry_group: Option<&str>) -> Result<(), Refusa
     Ok(())
 }
 
-fn check_message(settings: &CheckSettings, topic: &TopicConfig, properties: &[u8]) -> Result<(), Refusal> {
+fn check_message(topic: &TopicConfig, properties: &[u8]) -> Result<(), Refusal> {
     let policy = topic.attributes.get(CLEANUP_POLICY);
     if policy.is_some_and(|policy| policy == CLEANUP_POLICY_COMPACTION)
         && get_str(properties, "KEYS").is_none_or(|keys| keys.trim().is_empty())
     {
         return refuse(code::MESSAGE_ILLEGAL, "Required message key is missing".to_owned());
-    }
-    if settings.reject_transaction_message
-        && get_str(properties, "TRAN_MSG").is_some_and(|flag| flag.eq_ignore_ascii_case("true"))
-    {
-        let ip = &settings.broker_ip;
-        let remark = format!("the broker[{ip}] sending transaction message is forbidden");
-        return refuse(code::NO_PERMISSION, remark);
     }
     Ok(())
 }

@@ -96,8 +96,6 @@ pub struct CheckSettings {
     pub broker_permission: i32,
     /// `startAcceptSendRequestTimeStamp`, ms since 1970: sends are refused before.
     pub start_accept_send_ms: i64,
-    /// `rejectTransactionMessage`
-    pub reject_transaction_message: bool,
     /// `litePullMessageEnable`
     pub lite_pull_message_enable: bool,
     /// `enablePropertyFilter`
@@ -112,7 +110,6 @@ impl Default for CheckSettings {
             broker_ip: "127.0.0.1".to_owned(),
             broker_permission: READ_WRITE,
             start_accept_send_ms: 0,
-            reject_transaction_message: false,
             lite_pull_message_enable: true,
             enable_property_filter: false,
             reject_pull_consumer_enable: false,

@@ -15,6 +15,7 @@ pub mod pull;
 pub mod send;
 mod send_glance;
 pub mod topic;
+pub mod transaction;
 
 /// A header that cannot be typed. Its display is the remark of the SYSTEM_ERROR reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

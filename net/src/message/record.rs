@@ -25,6 +25,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const MAGIC_V1: i32 = 0xDAA3_20A7_u32 as i32;
 /// Topic length takes two bytes.
 pub const MAGIC_V2: i32 = 0xDAA3_20AB_u32 as i32;
+/// Longest topic of a V1 record: clients read its length as a signed byte.
+const TOPIC_BYTES_V1_MAX: usize = 127;
 
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +154,50 @@ pub fn readdress(bytes: &[u8], stored: &Record<'_>, topic: &str, (key, value): (
     out[start + 4..start + 8].copy_from_slice(&magic.to_be_bytes());
 }
 
+/// Encodes a message as a stored one, for a body the broker makes itself. The size, the body's CRC and the magic follow
+/// from the fields; so do the host bits of `sys_flag`.
+pub fn encode(record: &Record<'_>) -> Vec<u8> {
+    let is_v2 = record.topic.len() > TOPIC_BYTES_V1_MAX;
+    let host_bits = sys_flag::BORNHOST_V6 | sys_flag::STOREHOST_V6;
+    let mut flags = record.sys_flag & !host_bits;
+    flags |= if record.born_host.is_ipv6() { sys_flag::BORNHOST_V6 } else { 0 };
+    flags |= if record.store_host.is_ipv6() { sys_flag::STOREHOST_V6 } else { 0 };
+    let mut out = vec![0; 4];
+    out.extend((if is_v2 { MAGIC_V2 } else { MAGIC_V1 }).to_be_bytes());
+    out.extend(body_crc(record.body).to_be_bytes());
+    out.extend(record.queue_id.to_be_bytes());
+    out.extend(record.flag.to_be_bytes());
+    out.extend(record.queue_offset.to_be_bytes());
+    out.extend(record.physical_offset.to_be_bytes());
+    out.extend(flags.to_be_bytes());
+    out.extend(record.born_timestamp.to_be_bytes());
+    push_host(&mut out, record.born_host);
+    out.extend(record.store_timestamp.to_be_bytes());
+    push_host(&mut out, record.store_host);
+    out.extend(record.reconsume_times.to_be_bytes());
+    out.extend(record.prepared_transaction_offset.to_be_bytes());
+    out.extend((record.body.len() as u32).to_be_bytes());
+    out.extend(record.body);
+    match is_v2 {
+        true => out.extend((record.topic.len() as u16).to_be_bytes()),
+        false => out.push(record.topic.len() as u8),
+    }
+    out.extend(record.topic.as_bytes());
+    out.extend((record.properties.len() as u16).to_be_bytes());
+    out.extend(record.properties);
+    let size_bytes = out.len() as u32;
+    out[..4].copy_from_slice(&size_bytes.to_be_bytes());
+    out
+}
+
+fn push_host(out: &mut Vec<u8>, host: SocketAddr) {
+    match host.ip() {
+        IpAddr::V4(ip) => out.extend(ip.octets()),
+        IpAddr::V6(ip) => out.extend(ip.octets()),
+    }
+    out.extend(u32::from(host.port()).to_be_bytes());
+}
+
 /// The records of a pull reply's body; ends after the first error.
 pub fn iter(bytes: &[u8]) -> Records<'_> {
     Records { rest: bytes }
@@ -237,6 +283,19 @@ mod tests {
         let twice = [bytes.clone(), bytes].concat();
         assert_eq!(iter(&twice).filter(Result::is_ok).count(), 2);
         assert_eq!(body_crc(b""), 0);
+    }
+
+    #[test]
+    fn encode_undoes_decode() {
+        let bytes = golden();
+        let record = decode(&bytes).unwrap();
+        assert_eq!(encode(&record), bytes);
+        let long = "t".repeat(128);
+        let (v6, properties) = ("[::1]:7".parse().unwrap(), &b"a\x01b\x02"[..]);
+        let other = encode(&Record { topic: &long, born_host: v6, properties, ..record });
+        let read = decode(&other).unwrap();
+        assert_eq!((read.topic, read.born_host, read.properties), (&*long, v6, properties));
+        assert_eq!(read.sys_flag, sys_flag::BORNHOST_V6);
     }
 
     #[test]

@@ -55,7 +55,7 @@ table! {
     - timerReputServiceMaxPoolSize, INT, "6", no_effect, OWED;
     - timerReputServiceQueueCapacity, INT, "10000", no_effect, OWED;
     - transRocksDBEnable, Bool, "false", no_effect, ROCKSDB;
-    - transWriteOriginTransHalfEnable, Bool, "true", not_yet, TRANSACTIONS;
+    - transWriteOriginTransHalfEnable, Bool, "true", no_effect, ROCKSDB;
     - indexRocksDBEnable, Bool, "false", no_effect, ROCKSDB;
     - maxRocksDBIndexQueryDays, INT, "7", no_effect, ROCKSDB;
     - indexFileWriteEnable, Bool, "true", not_yet, INDEX;

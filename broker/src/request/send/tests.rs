@@ -25,22 +25,6 @@ fn stored(cores: &mut Cores, topic: &str) -> i64 {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_by_its_property_and_stores_nothing() {
-    let mut cores = Cores::new(2);
-    for (properties, sys_flag, property) in
-        [(&[("TRAN_MSG", "true"), ("DELAY", "0")][..], "0", "TRAN_MSG"), (&[], "4", "sysFlag"), (&[], "12", "sysFlag")]
-    {
-        let refused = cores.send_with(0, "T", 0, properties, &[("f", sys_flag)], b"body");
-        assert_eq!(refused.code, response::REQUEST_CODE_NOT_SUPPORTED, "{properties:?} {sys_flag}");
-        assert!(refused.remark.contains(property), "{}", refused.remark);
-        assert_eq!(refused.ext("TRACE_ON"), "true");
-    }
-    assert_eq!(stored(&mut cores, "T"), 0);
-    let plain = cores.send_with(0, "T", 0, &[("DELAY", "0"), ("TRAN_MSG", "false")], &[("f", "8")], b"body");
-    assert_eq!((plain.code, stored(&mut cores, "T")), (0, 1));
-}
-
-#[test]
 fn a_batch_whose_header_asks_for_delay_time_or_transaction_is_illegal() {
     let mut cores = Cores::new(2);
     assert_eq!(batch(&mut cores, &[], "0", "").code, 0);

@@ -161,9 +161,6 @@ fn settings_of_the_broker_refuse_sends() {
     broker.settings.broker_permission = perm::READ;
     assert_eq!(broker.send_code(&send("orders")), 0);
     assert_eq!(broker.send_code(&send("ordered")), 16);
-    broker.settings.reject_transaction_message = true;
-    let transaction = SendRequest { properties: b"TRAN_MSG\x01TRUE\x02", ..send("orders") };
-    assert_eq!(broker.send_code(&transaction), 16);
     broker.settings.start_accept_send_ms = 101;
     assert_eq!(broker.send_code(&send("bad name")), 1, "the first fault is answered");
     broker.settings.start_accept_send_ms = 100;
