@@ -119,9 +119,11 @@ class Server:
 
     settle_s = 5
 
-    def __init__(self, options, folder, is_sync):
+    def __init__(self, options, folder, is_sync=False, properties=()):
+        """`properties` are lines of its broker.conf."""
         self.options, self.folder = options, folder
         self.flush = "SYNC_FLUSH" if is_sync else "ASYNC_FLUSH"
+        self.properties = [f"flushDiskType={self.flush}", *properties]
         base = free_port_base(5)
         self.namesrv_port, self.broker_port = base, base + 3  # also used: broker - 2 and broker + 1
         self.processes, self.commands, self.start_s, self.broker = [], [], None, None
@@ -165,13 +167,9 @@ class Server:
 
 
 class RingMq(Server):
-    """RingMQ's name server and broker in one process. `properties` are lines of its broker.conf."""
+    """RingMQ's name server and broker in one process."""
 
     name, title = "ringmq", "RingMQ"
-
-    def __init__(self, options, folder, is_sync=False, properties=()):
-        super().__init__(options, folder, is_sync)
-        self.properties = [f"flushDiskType={self.flush}", *properties]
 
     def start_processes(self):
         config = self.folder / "broker.conf"

@@ -1,20 +1,25 @@
 //! The consumer: one pull in flight per queue, as stock clients have it; queues dealt over the
-//! connections. Records are walked in place in the receive buffer.
+//! connections. Records are walked in place in the receive buffer. The orderly consumer also holds the
+//! locks of its queues, and each pull commits the messages before it.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::cluster::{self, AdminConnection, Purpose, Queue};
 use crate::connection::{Connection, Poller};
 use crate::error::BenchError;
 use crate::frame::{FrameWriter, OPAQUE_FIRST, Reply, Serialization, request, response};
-use crate::options::{ConsumerOptions, From, Verify};
+use crate::lock::{OPAQUE_LOCK, QueueLocks};
+use crate::options::{ConsumerOptions, From};
+use crate::pop;
 use crate::record::Records;
 use crate::report::{Report, Tally};
 use crate::run::{self, Context, Worker};
 use crate::stamp;
 use crate::verify::QueueCheck;
 
+const COMMIT: i64 = 0x1;
 const SUSPEND: i64 = 0x2;
 const SUBSCRIPTION: i64 = 0x4;
 /// How long the broker may hold a pull: what stock push consumers ask for.
@@ -28,6 +33,10 @@ const ERRORS_MAX: u32 = 50;
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
+    options.check()?;
+    if options.pop {
+        return pop::run(options);
+    }
     let common = &options.common;
     let queues = cluster::queues(common, Purpose::Pull)?;
     let mut positions = HashMap::new();
@@ -55,6 +64,7 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
             _ => by_broker.push(vec![reader]),
         }
     }
+    let client = format!("rmq-bench@{}", std::process::id());
     let per_broker = (common.connections as usize / by_broker.len().max(1)).max(1);
     for readers in by_broker {
         let mut dealt: Vec<Vec<Reader>> = Vec::new();
@@ -64,7 +74,10 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
             dealt[index % count].push(reader);
         }
         for readers in dealt {
-            lanes.push(Lane { connection: Some(Connection::open(readers[0].queue.broker)?), readers });
+            let connection = Some(Connection::open(readers[0].queue.broker)?);
+            let queues = readers.iter().map(|reader| &reader.queue);
+            let locks = options.orderly.then(|| QueueLocks::new(&client, &options.group, queues));
+            lanes.push(Lane { connection, locks, readers });
         }
     }
     let threads = (common.threads as usize).min(lanes.len());
@@ -74,10 +87,28 @@ pub fn run(options: &ConsumerOptions) -> Result<Report, BenchError> {
     }
     let workers = lanes_by_thread.into_iter().map(|lanes| {
         let request = PullRequest::new(options);
-        let ends = (options.drain, common.count.unwrap_or(u64::MAX));
+        let ends = Ends::new(options);
         Box::new(move |context: &Context| Consumer::new(request, lanes, ends)?.run(context)) as Worker
     });
-    run::run("consumer", common, options.drain, workers.collect())
+    run::run("consumer", common, options.drain || options.idle.is_some(), workers.collect())
+}
+
+/// What ends a consumer before its time is over.
+#[derive(Clone, Copy)]
+struct Ends {
+    is_drain: bool,
+    count_max: u64,
+    idle_ns: u64,
+}
+
+impl Ends {
+    fn new(options: &ConsumerOptions) -> Self {
+        Self {
+            is_drain: options.drain,
+            count_max: options.common.count.unwrap_or(u64::MAX),
+            idle_ns: options.idle.map_or(u64::MAX, |idle| idle.as_nanos() as u64),
+        }
+    }
 }
 
 /// The parts of a pull that are the same for every queue.
@@ -85,6 +116,7 @@ struct PullRequest {
     serialization: Serialization,
     group: String,
     subscription: String,
+    expression_type: &'static str,
     count_max: i64,
     flags: i64,
 }
@@ -95,9 +127,10 @@ impl PullRequest {
         Self {
             serialization: options.common.header,
             group: options.group.clone(),
-            subscription: options.subscription.clone(),
+            subscription: options.sql.as_ref().unwrap_or(&options.subscription).clone(),
+            expression_type: if options.sql.is_some() { "SQL92" } else { "TAG" },
             count_max: i64::from(options.batch),
-            flags: SUBSCRIPTION | if is_held { SUSPEND } else { 0 },
+            flags: SUBSCRIPTION | if is_held { SUSPEND } else { 0 } | if options.orderly { COMMIT } else { 0 },
         }
     }
 
@@ -114,11 +147,12 @@ impl PullRequest {
         writer.int("queueOffset", reader.offset);
         writer.int("maxMsgNums", self.count_max);
         writer.int("sysFlag", self.flags);
-        writer.int("commitOffset", 0);
+        // Messages count as processed when the next ones are asked for.
+        writer.int("commitOffset", if self.flags & COMMIT == 0 { 0 } else { reader.offset });
         writer.int("suspendTimeoutMillis", SUSPEND_MS);
         writer.text("subscription", &self.subscription);
         writer.int("subVersion", 0);
-        writer.text("expressionType", "TAG");
+        writer.text("expressionType", self.expression_type);
         if let Some(name) = &reader.queue.broker_name {
             writer.text("bname", name);
         }
@@ -146,8 +180,8 @@ struct Reader {
 impl Reader {
     fn new(queue: Queue, offset: i64, options: &ConsumerOptions) -> Self {
         let check = options.verify.map(|verify| {
-            let sees_all = options.subscription == "*";
-            QueueCheck::new(offset, sees_all, verify == Verify::Order)
+            let sees_all = options.subscription == "*" && options.sql.is_none();
+            QueueCheck::new(offset, sees_all, verify)
         });
         Self { queue, offset, state: State::Paused(0), errors: 0, check }
     }
@@ -155,6 +189,7 @@ impl Reader {
 
 struct Lane {
     connection: Option<Connection>,
+    locks: Option<QueueLocks>,
     readers: Vec<Reader>,
 }
 
@@ -163,13 +198,12 @@ struct Consumer {
     lanes: Vec<Lane>,
     poller: Poller,
     tally: Tally,
-    is_drain: bool,
-    count_max: u64,
+    ends: Ends,
 }
 
 impl Consumer {
-    fn new(request: PullRequest, lanes: Vec<Lane>, (is_drain, count_max): (bool, u64)) -> Result<Self, BenchError> {
-        Ok(Self { request, lanes, poller: Poller::new()?, tally: Tally::new(), is_drain, count_max })
+    fn new(request: PullRequest, lanes: Vec<Lane>, ends: Ends) -> Result<Self, BenchError> {
+        Ok(Self { request, lanes, poller: Poller::new()?, tally: Tally::new(), ends })
     }
 
     fn run(mut self, context: &Context) -> Result<Tally, BenchError> {
@@ -203,10 +237,12 @@ impl Consumer {
     fn is_over(&self, context: &Context) -> bool {
         let is_lost = self.lanes.iter().all(|lane| lane.connection.is_none());
         let mut readers = self.lanes.iter().flat_map(|lane| &lane.readers);
+        let now_ns = context.clock.now_ns();
         is_lost
-            || context.is_over(context.clock.now_ns())
-            || context.messages.load(std::sync::atomic::Ordering::Relaxed) >= self.count_max
-            || self.is_drain && readers.all(|reader| matches!(reader.state, State::Finished))
+            || context.is_over(now_ns)
+            || now_ns.saturating_sub(context.last_ns.load(Relaxed)) > self.ends.idle_ns
+            || context.messages.load(Relaxed) >= self.ends.count_max
+            || self.ends.is_drain && readers.all(|reader| matches!(reader.state, State::Finished))
     }
 
     /// Asks for every queue whose pause is over; returns when the next pause ends.
@@ -214,12 +250,20 @@ impl Consumer {
         let now_ns = context.clock.now_ns();
         let mut wake_ns = u64::MAX;
         for token in 0..self.lanes.len() {
-            let Lane { connection, readers } = &mut self.lanes[token];
+            let Lane { connection, locks, readers } = &mut self.lanes[token];
             let Some(connection) = connection else {
                 continue;
             };
+            if let Some(locks) = locks {
+                if locks.due_ns <= now_ns {
+                    locks.append_to(&mut connection.output, self.request.serialization, now_ns);
+                }
+                wake_ns = wake_ns.min(locks.due_ns);
+            }
+            let may_read = locks.as_ref().is_none_or(QueueLocks::is_held);
             for (index, reader) in readers.iter_mut().enumerate() {
                 match reader.state {
+                    _ if !may_read => {}
                     State::Paused(until_ns) if until_ns <= now_ns => {
                         let opaque = OPAQUE_FIRST + index as i32;
                         self.request.append_to(&mut connection.output, opaque, reader);
@@ -239,15 +283,18 @@ impl Consumer {
     }
 
     fn receive(&mut self, context: &Context, token: usize) -> Result<(), BenchError> {
-        let Lane { connection, readers } = &mut self.lanes[token];
+        let Lane { connection, locks, readers } = &mut self.lanes[token];
         let Some(connection) = connection else {
             return Ok(());
         };
-        let (request, tally, is_drain) = (&self.request, &mut self.tally, self.is_drain);
+        let (request, tally, is_drain) = (&self.request, &mut self.tally, self.ends.is_drain);
         // Requests are collected here, because the connection is busy handing out frames.
         let mut output = std::mem::take(&mut connection.output);
         let result = connection.receive(|frame| {
             let reply = Reply::scan(frame)?;
+            if let (Some(locks), OPAQUE_LOCK) = (locks.as_mut(), reply.opaque) {
+                return on_locks(context, tally, locks, &reply);
+            }
             let index = reply.opaque.wrapping_sub(OPAQUE_FIRST) as u32 as usize;
             let Some(reader) = readers.get_mut(index) else {
                 return Ok(()); // a request of the broker
@@ -290,6 +337,15 @@ impl Consumer {
     }
 }
 
+/// Takes in the answer to a lock request; queues that are somebody else's count as an error and are asked for again.
+fn on_locks(context: &Context, tally: &mut Tally, locks: &mut QueueLocks, reply: &Reply<'_>) -> Result<(), BenchError> {
+    if !locks.take(reply, context.clock.now_ns())? {
+        tally.errors.count(reply.code, "not all queues were locked", 1);
+        context.errors.fetch_add(1, Relaxed);
+    }
+    Ok(())
+}
+
 /// Takes in one answer; says when the queue is to be asked again.
 fn on_reply(
     context: &Context,
@@ -303,7 +359,7 @@ fn on_reply(
         response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => {}
         _ => {
             tally.errors.count(reply.code, &reply.remark(), 1);
-            context.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            context.errors.fetch_add(1, Relaxed);
             reader.errors += 1;
             return Ok(State::Paused(now_ns + ERROR_NS));
         }
@@ -317,6 +373,9 @@ fn on_reply(
         if let Some(check) = &mut reader.check {
             check.move_to(next);
         }
+    }
+    if context.is_measured(now_ns) {
+        tally.examined += u64::try_from(next - reader.offset).unwrap_or_default();
     }
     reader.offset = next;
     reader.errors = 0;
@@ -343,11 +402,10 @@ fn on_records(
         if let Some(check) = &mut reader.check {
             check.take(&record);
         }
-        if let Ok(stamp) = stamp::read(record.body)
-            && stamp.sent_us >= opens_us
-        {
-            let latency_us = now_us.saturating_sub(stamp.sent_us);
-            tally.latencies.record(latency_us.saturating_mul(1_000));
+        let due_us = stamp::read(record.body).map(|stamp| record.due_us(stamp.due_us));
+        if let Some(due_us) = due_us.ok().filter(|due_us| *due_us >= opens_us) {
+            tally.early += u64::from(now_us < due_us);
+            tally.latencies.record(now_us.saturating_sub(due_us).saturating_mul(1_000));
         }
     }
     context.publish(now_ns, messages, bytes);

@@ -4,6 +4,8 @@
 //! stands. Replies are read where they lie in the receive buffer: nothing is copied, and only an
 //! error reply or an unusual header reaches the JSON parser.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 /// Largest frame either side accepts, the length field included (RocketMQ: 16 MiB).
@@ -21,10 +23,14 @@ pub mod request {
     pub const UPDATE_AND_CREATE_TOPIC: i32 = 17;
     pub const GET_MAX_OFFSET: i32 = 30;
     pub const GET_MIN_OFFSET: i32 = 31;
+    pub const END_TRANSACTION: i32 = 37;
+    pub const LOCK_BATCH_MQ: i32 = 41;
     pub const GET_ROUTE: i32 = 105;
     pub const GET_CLUSTER_INFO: i32 = 106;
     pub const SEND_MESSAGE_V2: i32 = 310;
     pub const SEND_BATCH_MESSAGE: i32 = 320;
+    pub const POP_MESSAGE: i32 = 200_050;
+    pub const ACK_MESSAGE: i32 = 200_051;
 }
 
 /// Response codes this tool tells apart.
@@ -34,6 +40,8 @@ pub mod response {
     pub const PULL_NOT_FOUND: i32 = 19;
     pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
     pub const PULL_OFFSET_MOVED: i32 = 21;
+    pub const POLLING_FULL: i32 = 209;
+    pub const POLLING_TIMEOUT: i32 = 210;
 }
 
 /// How the header of a frame is written; chosen per frame by its type byte.
@@ -250,18 +258,23 @@ impl<'a> Reply<'a> {
         Ok(Self { code, opaque, body, serialization, header })
     }
 
+    /// An ext field.
+    pub fn ext_text(&self, key: &str) -> Option<Cow<'a, str>> {
+        match self.serialization {
+            Serialization::Json => match scan_json_ext(self.header, key) {
+                Some(value) => Some(Cow::Borrowed(value)),
+                None => {
+                    let header: serde_json::Value = serde_json::from_slice(self.header).ok()?;
+                    Some(Cow::Owned(header.get("extFields")?.get(key)?.as_str()?.to_owned()))
+                }
+            },
+            Serialization::Binary => std::str::from_utf8(binary_ext(self.header, key)?).ok().map(Cow::Borrowed),
+        }
+    }
+
     /// An ext field that holds an integer.
     pub fn ext_int(&self, key: &str) -> Option<i64> {
-        match self.serialization {
-            Serialization::Json => scan_json_ext(self.header, key).or_else(|| {
-                let header: serde_json::Value = serde_json::from_slice(self.header).ok()?;
-                header.get("extFields")?.get(key)?.as_str()?.parse().ok()
-            }),
-            Serialization::Binary => {
-                let value = binary_ext(self.header, key)?;
-                std::str::from_utf8(value).ok()?.parse().ok()
-            }
-        }
+        self.ext_text(key)?.parse().ok()
     }
 
     /// The text that explains an error; empty when there is none.
@@ -300,15 +313,17 @@ fn parse_json(header: &[u8]) -> Option<(i32, i32)> {
     Some((member("code").unwrap_or(0), member("opaque")?))
 }
 
-fn scan_json_ext(header: &[u8], key: &str) -> Option<i64> {
+/// The value of an ext field without escapes in it.
+fn scan_json_ext<'a>(header: &'a [u8], key: &str) -> Option<&'a str> {
     let mut rest = header;
     loop {
         let at = memchr::memmem::find(rest, key.as_bytes())?;
         let is_quoted = at > 0 && rest.get(at - 1) == Some(&b'"');
         rest = rest.get(at + key.len()..)?;
         if let (true, Some(value)) = (is_quoted, rest.strip_prefix(b"\":\"")) {
-            let end = memchr::memchr(b'"', value)?;
-            return std::str::from_utf8(value.get(..end)?).ok()?.parse().ok();
+            let value = value.get(..memchr::memchr2(b'"', b'\\', value)?)?;
+            let is_whole = rest.get(3 + value.len()) == Some(&b'"');
+            return std::str::from_utf8(value).ok().filter(|_| is_whole);
         }
     }
 }

@@ -8,9 +8,12 @@
 mod cluster;
 mod connection;
 mod consumer;
+mod delay;
 mod error;
 mod frame;
+mod lock;
 mod options;
+mod pop;
 mod process;
 mod producer;
 mod record;
@@ -18,6 +21,7 @@ mod report;
 mod run;
 mod send_frame;
 mod stamp;
+mod transaction;
 mod verify;
 
 use std::path::Path;

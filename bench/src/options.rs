@@ -94,6 +94,18 @@ pub struct ProducerOptions {
     /// Tags dealt over the messages, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub tags: Vec<String>,
+    /// Delay level of every message, of RocketMQ's 18 default ones: 1 is one second, 18 two hours.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=18))]
+    pub delay_level: Option<u32>,
+    /// Timer messages (TIMER_DELIVER_MS), due between half of this many milliseconds from their sending and all of it.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..), conflicts_with = "delay_level")]
+    pub timer_ms: Option<u64>,
+    /// Send half messages and commit each: a message counts when its commit is acknowledged.
+    #[arg(long, conflicts_with_all = ["delay_level", "timer_ms"])]
+    pub transaction: bool,
+    /// Give every message a property `number`: each of 0 to 9999 once in ten thousand messages of a connection.
+    #[arg(long)]
+    pub number: bool,
     /// What the body is filled with behind its stamp.
     #[arg(long, value_enum, default_value_t = Filler::Random)]
     pub body: Filler,
@@ -120,9 +132,22 @@ pub struct ConsumerOptions {
     /// Stop when every queue has been read to its end; implies --suspend=false.
     #[arg(long)]
     pub drain: bool,
+    /// Stop when nothing has arrived for this many seconds.
+    #[arg(long, value_parser = seconds)]
+    pub idle: Option<Duration>,
     /// Filter expression of tags, such as `A || B`.
     #[arg(long, default_value = "*")]
     pub subscription: String,
+    /// SQL92 filter expression, such as `number < 100`.
+    #[arg(long, conflicts_with = "subscription")]
+    pub sql: Option<String>,
+    /// Consume in order as stock orderly consumers do: lock the queues, and commit each batch with the next pull.
+    #[arg(long)]
+    pub orderly: bool,
+    /// Pop instead of pull, one pop in flight per connection, and acknowledge each message: it counts when its
+    /// acknowledgement is answered.
+    #[arg(long, conflicts_with_all = ["orderly", "sql", "subscription", "from", "suspend"])]
+    pub pop: bool,
     #[arg(long, default_value = "rmq_bench_consumer")]
     pub group: String,
 }
@@ -140,6 +165,8 @@ pub enum Verify {
     Integrity,
     /// Also: each producer connection's messages are in order in each queue, none missing, none twice.
     Order,
+    /// As `order`, but in whatever order they come: none missing, none twice.
+    Once,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -164,6 +191,21 @@ impl CommonOptions {
     }
 }
 
+impl ConsumerOptions {
+    pub fn check(&self) -> Result<(), BenchError> {
+        let reason = match self.verify {
+            Some(Verify::Order) if self.pop => "--pop knows no order: use --verify=once",
+            Some(_) if self.pop && self.common.threads > 1 => "--pop with --verify needs --threads 1",
+            _ if self.pop && self.common.broker.is_some() => "--pop needs the name server: handles name the broker",
+            _ if self.pop && self.common.header == Serialization::Binary => {
+                "--pop needs --header json: binary headers have 16 bits for the request code"
+            }
+            _ => return Ok(()),
+        };
+        Err(BenchError::Usage(reason.to_owned()))
+    }
+}
+
 impl ProducerOptions {
     pub fn check(&self) -> Result<(), BenchError> {
         if self.size < STAMP_BYTES {
@@ -173,6 +215,12 @@ impl ProducerOptions {
         }
         if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             return Err(BenchError::Usage("--rate must be above 0".to_owned()));
+        }
+        let is_single = self.delay_level.is_some() || self.timer_ms.is_some() || self.transaction;
+        if is_single && self.batch > 1 {
+            return Err(BenchError::Usage(
+                "--batch goes with ordinary messages only: brokers refuse it with delays and transactions".to_owned(),
+            ));
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The producer: frames written once per queue and patched per message, closed or open loop.
 //!
 //! A *lane* is one connection with its requests in flight. The opaque of a request is the number of
-//! its slot in the lane, so a reply finds its send time by index.
+//! its slot in the lane, so a reply finds its send time by index. A transaction keeps its slot from the half message to the
+//! answered commit.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use crate::options::ProducerOptions;
 use crate::report::{Report, Tally};
 use crate::run::{self, Context, Worker};
 use crate::send_frame::{MessageId, SendFrames};
+use crate::transaction::Commits;
 
 /// How long answers are waited for after the last request.
 const DRAIN_NS: u64 = 5_000_000_000;
@@ -49,7 +51,10 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
         let interval_ns = options.rate.map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
         // Requests of the threads fall between each other.
         let phase_ns = interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
-        let load = Load { frames, requests_max, requests: 0, interval_ns, phase_ns, next_lane: 0 };
+        let commits =
+            options.transaction.then(|| Commits { serialization: common.header, group: options.group.clone() });
+        let queues = queues.clone();
+        let load = Load { frames, queues, commits, requests_max, requests: 0, interval_ns, phase_ns, next_lane: 0 };
         Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
     });
     run::run("producer", common, false, workers.collect())
@@ -61,10 +66,13 @@ fn share(total: u64, index: usize, parts: usize) -> u64 {
     total / parts + u64::from(index < total % parts)
 }
 
-/// A request in flight: when it was meant to be sent.
-#[derive(Clone, Copy)]
+/// A request in flight.
+#[derive(Clone, Copy, Default)]
 struct Slot {
+    /// When it was meant to be sent; absent in a free slot.
     intended_ns: Option<u64>,
+    /// The half message it sends, and the index of its queue, while its commit is still to be sent.
+    half: Option<(MessageId, usize)>,
 }
 
 struct Lane {
@@ -93,7 +101,7 @@ impl Lane {
         let own: Vec<_> = own.map(|(index, _)| (index, 0)).collect();
         Ok(Self {
             connection: Some(Connection::open(broker)?),
-            slots: vec![Slot { intended_ns: None }; in_flight as usize],
+            slots: vec![Slot::default(); in_flight as usize],
             free: (0..in_flight).rev().collect(),
             next_queue: index % own.len().max(1),
             queues: own,
@@ -115,6 +123,9 @@ impl Lane {
 /// What is to be sent.
 struct Load {
     frames: SendFrames,
+    queues: Arc<Vec<Queue>>,
+    /// Transactions: what follows each half message.
+    commits: Option<Commits>,
     requests_max: u64,
     requests: u64,
     /// Open loop: time between two requests of this thread.
@@ -139,7 +150,6 @@ impl Load {
         let (Some(connection), Some(slot)) = (lane.connection.as_mut(), lane.free.pop()) else {
             return;
         };
-        lane.slots[slot as usize].intended_ns = Some(intended_ns);
         let (queue, sequence) = &mut lane.queues[lane.next_queue];
         let id = MessageId {
             producer: lane.producer,
@@ -147,6 +157,8 @@ impl Load {
             serial: lane.sent,
             sent_us: context.clock.wall_us(intended_ns),
         };
+        let half = self.commits.is_some().then_some((id, *queue));
+        lane.slots[slot as usize] = Slot { intended_ns: Some(intended_ns), half };
         let opaque = OPAQUE_FIRST + slot as i32;
         self.frames.append_to(&mut connection.output, *queue, opaque, id);
         *sequence += self.frames.messages_per_request();
@@ -279,17 +291,24 @@ impl Producer {
         let tally = &mut self.tally;
         let mut acknowledged = 0;
         let mut now_ns = 0;
+        // Commits are collected here, because the connection is busy handing out frames.
+        let mut output = std::mem::take(&mut connection.output);
+        let (queues, commits) = (&self.load.queues, &self.load.commits);
         let result = connection.receive(|frame| {
             if now_ns == 0 {
                 now_ns = context.clock.now_ns();
             }
             let reply = Reply::scan(frame)?;
-            let slot = reply.opaque.wrapping_sub(OPAQUE_FIRST) as u32;
-            let intended_ns = lane.slots.get_mut(slot as usize).and_then(|slot| slot.intended_ns.take());
-            let Some(intended_ns) = intended_ns else {
+            let index = reply.opaque.wrapping_sub(OPAQUE_FIRST) as u32;
+            let slot = lane.slots.get_mut(index as usize).filter(|slot| slot.intended_ns.is_some());
+            let Some(slot) = slot else {
                 return Ok(()); // a request of the broker, or an answer nobody waits for
             };
-            lane.free.push(slot);
+            if let (Some(commits), Some((id, queue)), response::SUCCESS) = (commits, slot.half.take(), reply.code) {
+                return commits.append_to(&mut output, reply.opaque, &queues[queue].topic, id, &reply);
+            }
+            let intended_ns = slot.intended_ns.take().unwrap_or(now_ns);
+            lane.free.push(index);
             if reply.code != response::SUCCESS {
                 tally.errors.count(reply.code, &reply.remark(), messages_per_request);
                 context.errors.fetch_add(messages_per_request, std::sync::atomic::Ordering::Relaxed);
@@ -301,6 +320,7 @@ impl Producer {
             }
             Ok(())
         });
+        connection.output = output;
         if acknowledged > 0 {
             let (messages, bytes) = (acknowledged * messages_per_request, acknowledged * bytes_per_request);
             context.publish(now_ns, messages, bytes);

@@ -14,7 +14,31 @@ pub struct Record<'a> {
     pub queue_offset: i64,
     /// CRC-32 of the body as the broker stored it, highest bit cleared.
     pub body_crc: u32,
+    pub born_ms: u64,
     pub body: &'a [u8],
+    properties: &'a [u8],
+}
+
+impl Record<'_> {
+    /// When the broker was to deliver a message that `due_us` was asked for, in microseconds since 1970: RocketMQ rounds
+    /// the due time of a timer message and writes it into TIMER_OUT_MS.
+    pub fn due_us(&self, due_us: u64) -> u64 {
+        if due_us / 1_000 <= self.born_ms {
+            return due_us;
+        }
+        let rounded_ms = self.property("TIMER_OUT_MS\u{1}").and_then(|text| text.parse::<u64>().ok());
+        rounded_ms.map_or(due_us, |due_ms| due_ms * 1_000)
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The value of a property; `name` ends with the separator 1.
+    pub fn property(&self, name: &str) -> Option<&'a str> {
+        let at = memchr::memmem::find(self.properties, name.as_bytes())? + name.len();
+        let value = self.properties.get(at..)?;
+        let end = memchr::memchr(2, value).unwrap_or(value.len());
+        std::str::from_utf8(&value[..end]).ok()
+    }
 }
 
 /// The reply's bytes are no sequence of records.
@@ -60,9 +84,30 @@ fn decode(bytes: &[u8]) -> Option<(usize, Record<'_>)> {
     body_length_at += if flags & BORN_HOST_V6 != 0 { 12 } else { 0 };
     body_length_at += if flags & STORE_HOST_V6 != 0 { 12 } else { 0 };
     let body_bytes = u32_at(body_length_at)? as usize;
-    let body = record.get(body_length_at + 4..)?.get(..body_bytes)?;
-    let queue_offset = i64::from_be_bytes(*bytes.get(20..)?.first_chunk()?);
-    Some((size_bytes, Record { queue_id: u32_at(12)?, queue_offset, body_crc: u32_at(8)?, body }))
+    let (body, rest) = record.get(body_length_at + 4..)?.split_at_checked(body_bytes)?;
+    let properties = properties(bytes[7], rest)?;
+    let u64_at = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    let (queue_offset, born_ms) = (u64_at(20)? as i64, u64_at(40)?);
+    Some((size_bytes, Record { queue_id: u32_at(12)?, queue_offset, body_crc: u32_at(8)?, born_ms, body, properties }))
+}
+
+/// What follows the topic; its length has two bytes in records with the second magic number.
+fn properties(magic: u8, rest: &[u8]) -> Option<&[u8]> {
+    let u16_at = |at: usize| Some(usize::from(u16::from_be_bytes(*rest.get(at..)?.first_chunk()?)));
+    let topic_end = match magic {
+        0xab => 2 + u16_at(0)?,
+        _ => 1 + usize::from(*rest.first()?),
+    };
+    rest.get(topic_end + 2..)?.get(..u16_at(topic_end)?)
+}
+
+#[cfg(test)]
+impl<'a> Record<'a> {
+    /// A record of queue 0 as it would be stored.
+    pub fn of_body(queue_offset: i64, body: &'a [u8]) -> Self {
+        let body_crc = crc32fast::hash(body) & 0x7fff_ffff;
+        Self { queue_id: 0, queue_offset, body_crc, born_ms: 0, body, properties: b"" }
+    }
 }
 
 #[cfg(test)]
@@ -85,9 +130,25 @@ mod tests {
         let twice = [golden(), golden()].concat();
         let records: Vec<_> = Records::new(&twice).map(Result::unwrap).collect();
         assert_eq!(records.len(), 2);
-        let expected = Record { queue_id: 3, queue_offset: 5, body_crc: 0x5893_2aac, body: b"hi" };
+        let expected = Record {
+            queue_id: 3,
+            queue_offset: 5,
+            body_crc: 0x5893_2aac,
+            born_ms: 1_700_000_000_000,
+            body: b"hi",
+            properties: b"TAGS\x01A\x02",
+        };
         assert_eq!(records, [expected, expected]);
         assert_eq!(crc32fast::hash(b"hi") & 0x7fff_ffff, expected.body_crc);
+    }
+
+    #[test]
+    fn the_rounded_due_time_counts_for_delayed_messages_only() {
+        let properties = b"DELAY\x011\x02TIMER_OUT_MS\x015000\x02";
+        let record = Record { queue_id: 0, queue_offset: 0, body_crc: 0, born_ms: 1_000, body: b"", properties };
+        assert_eq!(record.due_us(5_700_000), 5_000_000);
+        assert_eq!(record.due_us(1_000_999), 1_000_999);
+        assert_eq!(Record { properties: b"", ..record }.due_us(5_700_000), 5_700_000);
     }
 
     #[test]

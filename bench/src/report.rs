@@ -147,6 +147,10 @@ pub struct Tally {
     pub replies: u64,
     pub latencies: Latencies,
     pub errors: Errors,
+    /// Queue positions the replies of the measured window moved on by: with a filter, messages it was asked about.
+    pub examined: u64,
+    /// Messages that came before they were due, whole run.
+    pub early: u64,
     pub closed_connections: u64,
     pub unanswered: u64,
     pub verdict: Option<Verdict>,
@@ -162,6 +166,8 @@ impl Tally {
             replies: 0,
             latencies: Latencies::new(),
             errors: Errors::default(),
+            examined: 0,
+            early: 0,
             closed_connections: 0,
             unanswered: 0,
             verdict: None,
@@ -175,6 +181,8 @@ impl Tally {
         self.replies += other.replies;
         self.latencies.add(&other.latencies);
         self.errors.add(other.errors);
+        self.examined += other.examined;
+        self.early += other.early;
         self.closed_connections += other.closed_connections;
         self.unanswered += other.unanswered;
         self.by_connection.extend(other.by_connection);
@@ -240,11 +248,17 @@ pub struct Report {
     pub seconds: f64,
     pub messages: u64,
     pub replies: u64,
+    /// Warm-up included.
+    pub messages_in_all: u64,
     pub messages_per_second: f64,
     pub megabytes_per_second: f64,
-    /// Producer: from the intended send time to the acknowledgement. Consumer: from the intended
-    /// send time to the arrival here, of messages sent while it ran.
+    /// Consumer with a filter: messages the broker compared with it.
+    pub examined_per_second: Option<f64>,
+    /// Producer: from the intended send time to the acknowledgement, of the commit in a transaction. Consumer: from the
+    /// intended send time, or when a delayed message was due, to the arrival here, of messages due while it ran.
     pub latency: Option<LatencySummary>,
+    /// Consumer: messages that arrived before they were due.
+    pub early: u64,
     pub error_count: u64,
     pub errors: Vec<ErrorRow>,
     pub closed_connections: u64,
@@ -265,6 +279,7 @@ impl Report {
         tally: Tally,
         watched: Watched,
         messages_watched: u64,
+        messages_in_all: u64,
     ) -> Self {
         let seconds = window.as_secs_f64().max(1e-9);
         let cpu = |usage| CpuSummary::new(usage, messages_watched, seconds);
@@ -275,9 +290,12 @@ impl Report {
             seconds,
             messages: tally.messages,
             replies: tally.replies,
+            messages_in_all,
             messages_per_second: tally.messages as f64 / seconds,
             megabytes_per_second: tally.bytes as f64 / 1e6 / seconds,
+            examined_per_second: (tally.examined > tally.messages).then(|| tally.examined as f64 / seconds),
             latency: tally.latencies.summary(),
+            early: tally.early,
             error_count: tally.errors.total(),
             errors: tally.errors.rows(),
             closed_connections: tally.closed_connections,
@@ -302,6 +320,9 @@ impl Report {
             "{}: {:.0} messages/s, {:.1} MB/s ({} messages in {} replies, {:.2} s)",
             self.work, self.messages_per_second, self.megabytes_per_second, self.messages, self.replies, self.seconds
         )?;
+        if let Some(examined) = self.examined_per_second {
+            writeln!(out, "examined: {examined:.0} messages/s")?;
+        }
         if let Some(latency) = &self.latency {
             writeln!(
                 out,
@@ -315,6 +336,9 @@ impl Report {
                 latency.max_us,
                 latency.count
             )?;
+        }
+        if self.early > 0 {
+            writeln!(out, "before they were due: {} messages", self.early)?;
         }
         if let Some(fairness) = self.fairness.filter(|fairness| fairness.connections > 1) {
             writeln!(
@@ -410,7 +434,7 @@ mod tests {
             let mut tally = Tally::new();
             tally.messages = messages;
             tally.verdict = verdict;
-            Report::new("test", "", Duration::from_secs(1), tally, Watched::default(), messages)
+            Report::new("test", "", Duration::from_secs(1), tally, Watched::default(), messages, messages)
         };
         assert!(report(0, None).is_failure());
         assert!(!report(1, Some(Verdict::default())).is_failure());

@@ -125,7 +125,8 @@ pub fn run(
     };
     let closes_ns = context.closes_ns.min(ended_ns);
     let window = Duration::from_nanos(closes_ns.saturating_sub(context.opens_ns));
-    Ok(Report::new(work, &options.label, window, tally, watched, messages_watched))
+    let messages_in_all = context.messages.load(Relaxed);
+    Ok(Report::new(work, &options.label, window, tally, watched, messages_watched, messages_in_all))
 }
 
 /// Sleeps beside the threads; returns what the window cost, and how many messages fell into it.

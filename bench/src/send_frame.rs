@@ -1,20 +1,28 @@
 //! Send requests, written once per queue and tag, then copied and patched per message.
 //!
 //! Patched are the opaque, the born timestamp, UNIQ_KEY (which stock clients put on every message),
-//! KEYS where asked for, and the stamp of the body. Everything else is the same for all messages of
-//! a queue.
+//! KEYS, `number` and TIMER_DELIVER_MS where asked for, and the stamp of the body. Everything else is
+//! the same for all messages of a queue.
 
 use crate::cluster::{AUTO_CREATE_TOPIC, Queue};
+use crate::delay::{Delay, scattered};
 use crate::frame::{self, FrameWriter, OPAQUE_FIRST, Serialization, request};
 use crate::options::ProducerOptions;
 use crate::stamp::{BodyTemplate, Stamp};
 
-const UNIQUE_KEY_BYTES: usize = 32;
+pub const UNIQUE_KEY_BYTES: usize = 32;
 const KEY_BYTES: usize = 16;
-const BORN_DIGITS: usize = 13;
+/// Milliseconds since 1970, until the year 2286.
+const MOMENT_DIGITS: usize = 13;
+const NUMBER_DIGITS: usize = 4;
+const NUMBERS: u64 = 10_000;
+/// RocketMQ's sysFlag of a half message.
+const PREPARED: &str = "4";
 /// Stand in for values that are patched; no other property holds such runs.
 const UNIQUE_KEY_PLACE: [u8; UNIQUE_KEY_BYTES] = [b'U'; UNIQUE_KEY_BYTES];
 const KEY_PLACE: [u8; KEY_BYTES] = [b'K'; KEY_BYTES];
+const NUMBER_PLACE: [u8; NUMBER_DIGITS] = [b'N'; NUMBER_DIGITS];
+const DELIVER_PLACE: [u8; MOMENT_DIGITS] = [b'D'; MOMENT_DIGITS];
 /// Item of a batch body before its message body: total size, magic, CRC, flag, body length.
 const ITEM_HEAD_BYTES: usize = 20;
 
@@ -29,26 +37,39 @@ pub struct MessageId {
     pub sent_us: u64,
 }
 
-/// Where UNIQ_KEY and KEYS stand in a piece of a frame.
+/// Where the properties that differ between messages stand in a piece of a frame.
 #[derive(Clone, Copy, Default)]
-struct IdPlaces {
+struct PropertyPlaces {
     unique_key_at: Option<usize>,
     key_at: Option<usize>,
+    number_at: Option<usize>,
+    deliver_at: Option<usize>,
 }
 
-impl IdPlaces {
+impl PropertyPlaces {
     fn find(bytes: &[u8], from: usize) -> Self {
         let find = |place: &[u8]| memchr::memmem::find(&bytes[from..], place).map(|at| at + from);
-        Self { unique_key_at: find(&UNIQUE_KEY_PLACE), key_at: find(&KEY_PLACE) }
+        Self {
+            unique_key_at: find(&UNIQUE_KEY_PLACE),
+            key_at: find(&KEY_PLACE),
+            number_at: find(&NUMBER_PLACE),
+            deliver_at: find(&DELIVER_PLACE),
+        }
     }
 
-    fn patch(self, out: &mut [u8], producer: u64, serial: u64) {
+    fn patch(self, out: &mut [u8], producer: u64, serial: u64, due_us: u64) {
         if let Some(at) = self.unique_key_at {
             frame::put_hex(out, at, producer);
             frame::put_hex(out, at + KEY_BYTES, serial);
         }
         if let Some(at) = self.key_at {
             frame::put_hex(out, at, producer << 32 | serial & 0xffff_ffff);
+        }
+        if let Some(at) = self.number_at {
+            frame::put_digits(out, at, NUMBER_DIGITS, scattered(serial, NUMBERS));
+        }
+        if let Some(at) = self.deliver_at {
+            frame::put_digits(out, at, MOMENT_DIGITS, due_us / 1_000);
         }
     }
 }
@@ -57,18 +78,19 @@ struct Head {
     bytes: Vec<u8>,
     opaque_at: usize,
     born_at: usize,
-    ids: IdPlaces,
+    properties: PropertyPlaces,
 }
 
 /// Properties of a batch item, with their length before them.
 struct ItemTail {
     bytes: Vec<u8>,
-    ids: IdPlaces,
+    properties: PropertyPlaces,
 }
 
 pub struct SendFrames {
     serialization: Serialization,
     body: BodyTemplate,
+    delay: Delay,
     batch: u64,
     /// By queue, then by tag; a batch has one per queue.
     heads: Vec<Head>,
@@ -87,7 +109,7 @@ impl SendFrames {
             false => options.tags.iter().map(|tag| Some(tag.as_str())).collect(),
         };
         let is_batch = options.batch > 1;
-        let properties: Vec<_> = tags.iter().map(|tag| properties(*tag, options.keys)).collect();
+        let properties: Vec<_> = tags.iter().map(|tag| properties(*tag, options)).collect();
         let mut item_tails = Vec::new();
         let mut request_bytes = body.size_bytes();
         let mut item_head = [0; ITEM_HEAD_BYTES];
@@ -109,6 +131,7 @@ impl SendFrames {
             heads: heads.collect(),
             heads_per_queue: head_properties.len(),
             body,
+            delay: Delay::new(options),
             batch: u64::from(options.batch),
             item_head,
             item_tails,
@@ -131,35 +154,32 @@ impl SendFrames {
         out.extend_from_slice(&head.bytes);
         let frame = &mut out[start..];
         frame::put_opaque(frame, head.opaque_at, self.serialization, opaque);
-        frame::put_digits(frame, head.born_at, BORN_DIGITS, id.sent_us / 1_000);
-        head.ids.patch(frame, id.producer, id.serial);
+        frame::put_digits(frame, head.born_at, MOMENT_DIGITS, id.sent_us / 1_000);
+        let due_us = self.delay.due_us(id.sent_us, id.serial);
+        head.properties.patch(frame, id.producer, id.serial, due_us);
         if self.batch > 1 {
-            self.append_items(out, id);
+            self.append_items(out, id, due_us);
         } else {
-            self.body.append_to(out, stamp(id, 0));
+            self.body.append_to(out, Stamp { producer: id.producer, sequence: id.sequence, due_us });
         }
     }
 
-    fn append_items(&self, out: &mut Vec<u8>, id: MessageId) {
+    fn append_items(&self, out: &mut Vec<u8>, id: MessageId, due_us: u64) {
         let tails = self.item_tails.iter().cycle();
         for (index, tail) in (0..self.batch).zip(tails) {
             let size = ITEM_HEAD_BYTES + self.body.size_bytes() + tail.bytes.len();
             let item_at = out.len();
             out.extend_from_slice(&self.item_head);
             frame::put(out, item_at, &(size as u32).to_be_bytes());
-            self.body.append_to(out, stamp(id, index));
+            self.body.append_to(out, Stamp { producer: id.producer, sequence: id.sequence + index, due_us });
             let tail_at = out.len();
             out.extend_from_slice(&tail.bytes);
-            tail.ids.patch(&mut out[tail_at..], id.producer, id.serial + index);
+            tail.properties.patch(&mut out[tail_at..], id.producer, id.serial + index, due_us);
         }
     }
 }
 
-fn stamp(id: MessageId, index: u64) -> Stamp {
-    Stamp { producer: id.producer, sequence: id.sequence + index, sent_us: id.sent_us }
-}
-
-fn properties(tag: Option<&str>, has_key: bool) -> String {
+fn properties(tag: Option<&str>, options: &ProducerOptions) -> String {
     let mut text = String::new();
     let mut push = |key: &str, value: &str| {
         text.push_str(key);
@@ -168,10 +188,22 @@ fn properties(tag: Option<&str>, has_key: bool) -> String {
         text.push('\u{2}');
     };
     push("UNIQ_KEY", &String::from_utf8_lossy(&UNIQUE_KEY_PLACE));
-    if has_key {
+    if options.keys {
         push("KEYS", &String::from_utf8_lossy(&KEY_PLACE));
     }
+    if options.number {
+        push("number", &String::from_utf8_lossy(&NUMBER_PLACE));
+    }
+    match Delay::new(options) {
+        Delay::None => {}
+        Delay::Level(level) => push("DELAY", &level.to_string()),
+        Delay::Timer(_) => push("TIMER_DELIVER_MS", &String::from_utf8_lossy(&DELIVER_PLACE)),
+    }
     push("WAIT", "true");
+    if options.transaction {
+        push("TRAN_MSG", "true");
+        push("PGROUP", &options.group);
+    }
     if let Some(tag) = tag {
         push("TAGS", tag);
     }
@@ -181,7 +213,7 @@ fn properties(tag: Option<&str>, has_key: bool) -> String {
 fn item_tail(properties: &str) -> ItemTail {
     let mut bytes = (properties.len() as u16).to_be_bytes().to_vec();
     bytes.extend_from_slice(properties.as_bytes());
-    ItemTail { ids: IdPlaces::find(&bytes, 0), bytes }
+    ItemTail { properties: PropertyPlaces::find(&bytes, 0), bytes }
 }
 
 fn head(options: &ProducerOptions, queue: &Queue, properties: &str, body_bytes: usize) -> Head {
@@ -198,7 +230,7 @@ fn head(options: &ProducerOptions, queue: &Queue, properties: &str, body_bytes: 
     writer.text("c", AUTO_CREATE_TOPIC);
     writer.int("d", i64::from(options.common.queues.unwrap_or(4)));
     writer.int("e", i64::from(queue.queue_id));
-    writer.text("f", "0");
+    writer.text("f", if options.transaction { PREPARED } else { "0" });
     let born_at = writer.text("g", "1700000000000");
     writer.text("h", "0");
     let properties_at = writer.text("i", properties);
@@ -209,7 +241,7 @@ fn head(options: &ProducerOptions, queue: &Queue, properties: &str, body_bytes: 
         writer.text("n", name);
     }
     let opaque_at = writer.finish(body_bytes);
-    Head { opaque_at, born_at, ids: IdPlaces::find(&bytes, properties_at), bytes }
+    Head { opaque_at, born_at, properties: PropertyPlaces::find(&bytes, properties_at), bytes }
 }
 
 #[cfg(test)]
@@ -261,6 +293,26 @@ mod tests {
         );
         assert_eq!(stamp::check(body).unwrap().sequence, 40);
         assert_eq!(body.len(), 100);
+    }
+
+    #[test]
+    fn delays_transactions_and_numbers_are_properties() {
+        let properties = |arguments: &str| {
+            let mut out = Vec::new();
+            frames(arguments).append_to(&mut out, 0, OPAQUE_FIRST, ID);
+            let (header, body) = header_and_body(&out);
+            let due_us = stamp::check(body).unwrap().due_us;
+            (header["extFields"]["i"].as_str().unwrap().to_owned(), header["extFields"]["f"].clone(), due_us)
+        };
+        let (text, _, due_us) = properties("--delay-level 2 --number");
+        assert!(text.contains("number\u{1}7277\u{2}DELAY\u{1}2\u{2}"), "{text}");
+        assert_eq!(due_us, ID.sent_us + 5_000_000);
+        let (text, _, due_us) = properties("--timer-ms 6000");
+        assert!(text.contains(&format!("TIMER_DELIVER_MS\u{1}{}\u{2}", due_us / 1_000)), "{text}");
+        assert!(ID.sent_us + 2_000_000 < due_us);
+        let (text, sys_flag, _) = properties("--transaction --group pg");
+        assert!(text.ends_with("TRAN_MSG\u{1}true\u{2}PGROUP\u{1}pg\u{2}"), "{text}");
+        assert_eq!(sys_flag, "4");
     }
 
     #[test]

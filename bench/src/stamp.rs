@@ -6,11 +6,12 @@
 //! |  4 |     4 | `crc`         | CRC-32 of the filler, then of bytes 8..32                      |
 //! |  8 |     8 | `producer`    | run (high half) and connection (low half) that sent it         |
 //! | 16 |     8 | `sequence`    | 0, 1, 2, ... per producer and queue                            |
-//! | 24 |     8 | `sent_us`     | wall clock, microseconds since 1970, at the intended send time |
+//! | 24 |     8 | `due_us`      | wall clock, microseconds since 1970: when consumers should have it |
 //! | 32 |       | filler        | the same in all messages of a run                              |
 //!
-//! All integers big-endian. The checksum takes the filler first, because its part is then the same
-//! for every message and is computed once per run: a message costs the CRC of 24 bytes.
+//! A message is due at its intended send time; one with a delay, later. All integers big-endian. The checksum takes
+//! the filler first, because its part is then the same for every message and is computed once per run: a message costs
+//! the CRC of 24 bytes.
 
 use crate::frame::put;
 
@@ -51,7 +52,7 @@ impl Filler {
 pub struct Stamp {
     pub producer: u64,
     pub sequence: u64,
-    pub sent_us: u64,
+    pub due_us: u64,
 }
 
 /// A body whose filler is in place and whose stamp is still to be written.
@@ -81,7 +82,7 @@ impl BodyTemplate {
         let body = &mut out[start..];
         put(body, 8, &stamp.producer.to_be_bytes());
         put(body, 16, &stamp.sequence.to_be_bytes());
-        put(body, 24, &stamp.sent_us.to_be_bytes());
+        put(body, 24, &stamp.due_us.to_be_bytes());
         let mut crc = crc32fast::Hasher::new_with_initial(self.filler_crc);
         crc.update(&body[8..STAMP_BYTES]);
         let crc = crc.finalize();
@@ -109,7 +110,7 @@ pub fn read(body: &[u8]) -> Result<Stamp, StampError> {
     if field(0) >> 32 != u64::from(MAGIC) {
         return Err(StampError::Foreign);
     }
-    Ok(Stamp { producer: field(8), sequence: field(16), sent_us: field(24) })
+    Ok(Stamp { producer: field(8), sequence: field(16), due_us: field(24) })
 }
 
 /// Reads the stamp and checks every byte of the body against its checksum.
@@ -128,7 +129,7 @@ pub fn check(body: &[u8]) -> Result<Stamp, StampError> {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp { producer: 7 << 32 | 3, sequence: 99, sent_us: 1_700_000_000_000_000 };
+    const STAMP: Stamp = Stamp { producer: 7 << 32 | 3, sequence: 99, due_us: 1_700_000_000_000_000 };
 
     #[test]
     fn stamped_bodies_pass_and_any_changed_byte_fails() {

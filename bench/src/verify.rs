@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::options::Verify;
 use crate::record::Record;
 use crate::report::Verdict;
 use crate::stamp::{self, StampError};
@@ -19,10 +20,10 @@ struct ProducerCheck {
 }
 
 pub struct QueueCheck {
+    verify: Verify,
     next_offset: i64,
     /// No filter: every queue offset must follow the one before.
     sees_all: bool,
-    checks_order: bool,
     /// The queue is read from its very first message, so sequences must start at 0.
     starts_at_zero: bool,
     producers: HashMap<u64, ProducerCheck>,
@@ -30,11 +31,11 @@ pub struct QueueCheck {
 }
 
 impl QueueCheck {
-    pub fn new(offset: i64, sees_all: bool, checks_order: bool) -> Self {
+    pub fn new(offset: i64, sees_all: bool, verify: Verify) -> Self {
         Self {
+            verify: if sees_all { verify } else { Verify::Integrity },
             next_offset: offset,
             sees_all,
-            checks_order: checks_order && sees_all,
             starts_at_zero: offset == 0,
             producers: HashMap::new(),
             verdict: Verdict::default(),
@@ -50,6 +51,7 @@ impl QueueCheck {
 
     pub fn take(&mut self, record: &Record<'_>) {
         let follows = match self.sees_all {
+            _ if self.verify == Verify::Once => true,
             true => record.queue_offset == self.next_offset,
             false => record.queue_offset >= self.next_offset,
         };
@@ -61,8 +63,8 @@ impl QueueCheck {
             return;
         }
         match stamp::check(record.body) {
-            Ok(stamp) if self.checks_order => self.take_sequence(stamp.producer, stamp.sequence),
-            Ok(_) => {}
+            Ok(_) if self.verify == Verify::Integrity => {}
+            Ok(stamp) => self.take_sequence(stamp.producer, stamp.sequence),
             Err(StampError::Foreign) => self.verdict.foreign += 1,
             Err(StampError::Corrupt) => self.verdict.corrupt += 1,
         }
@@ -82,7 +84,7 @@ impl QueueCheck {
             }
             check.next = sequence + 1;
         } else if check.missing.remove(&sequence) {
-            self.verdict.out_of_order += 1;
+            self.verdict.out_of_order += u64::from(self.verify == Verify::Order);
         } else {
             self.verdict.duplicates += 1;
         }
@@ -101,24 +103,23 @@ mod tests {
 
     fn body(sequence: u64) -> Vec<u8> {
         let mut body = Vec::new();
-        let stamp = Stamp { producer: 1, sequence, sent_us: 0 };
+        let stamp = Stamp { producer: 1, sequence, due_us: 0 };
         BodyTemplate::new(Filler::Sequence, 64).append_to(&mut body, stamp);
         body
     }
 
     fn verdict(sequences: &[u64], damage: Option<usize>) -> Verdict {
-        let mut check = QueueCheck::new(0, true, true);
+        verdict_of(Verify::Order, sequences, damage)
+    }
+
+    fn verdict_of(verify: Verify, sequences: &[u64], damage: Option<usize>) -> Verdict {
+        let mut check = QueueCheck::new(0, true, verify);
         for (offset, sequence) in sequences.iter().enumerate() {
             let mut body = body(*sequence);
             if damage == Some(offset) {
                 body[40] ^= 1;
             }
-            check.take(&Record {
-                queue_id: 0,
-                queue_offset: offset as i64,
-                body_crc: crc32fast::hash(&body) & 0x7fff_ffff,
-                body: &body,
-            });
+            check.take(&Record::of_body(offset as i64, &body));
         }
         check.verdict()
     }
@@ -140,12 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn without_an_order_only_missing_and_double_messages_count() {
+        assert!(verdict_of(Verify::Once, &[2, 0, 1], None).is_clean());
+        let wrong = verdict_of(Verify::Once, &[3, 0, 1, 1], None);
+        assert_eq!((wrong.missing, wrong.duplicates, wrong.out_of_order), (1, 1, 0));
+    }
+
+    #[test]
     fn offsets_must_follow_each_other() {
-        let mut check = QueueCheck::new(5, true, false);
+        let mut check = QueueCheck::new(5, true, Verify::Integrity);
         let body = body(0);
         for queue_offset in [5, 6, 8] {
-            let body_crc = crc32fast::hash(&body) & 0x7fff_ffff;
-            check.take(&Record { queue_id: 0, queue_offset, body_crc, body: &body });
+            check.take(&Record::of_body(queue_offset, &body));
         }
         assert_eq!(check.verdict().offset_gaps, 1);
     }

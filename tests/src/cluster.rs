@@ -112,7 +112,7 @@ impl Cluster {
             }
             Kind::Apache => {
                 self.processes.push(start_namesrv(self.kind, folder, self.namesrv_port));
-                self.processes.push(start_broker(self.kind, folder, self.broker_port, &self.namesrv));
+                self.processes.push(start_broker(self.kind, folder, self.broker_port, &self.namesrv, ""));
             }
         }
         await_registration(self.broker_process(), &self.namesrv);
@@ -149,6 +149,7 @@ impl Namesrv {
 
 /// A broker named `broker-a` of `DefaultCluster` on a free port of 127.0.0.1.
 pub struct Broker {
+    address: String,
     process: Process,
     _folder: Folder,
 }
@@ -156,10 +157,19 @@ pub struct Broker {
 impl Broker {
     /// Starts it and waits until it is registered at `namesrv`.
     pub fn start(kind: Kind, namesrv: &str) -> Self {
-        let folder = Folder::new();
-        let process = start_broker(kind, folder.path(), port::free(), namesrv);
+        Self::with(kind, namesrv, "")
+    }
+
+    /// The same with lines of its broker.conf.
+    pub fn with(kind: Kind, namesrv: &str, properties: &str) -> Self {
+        let (folder, port) = (Folder::new(), port::free());
+        let process = start_broker(kind, folder.path(), port, namesrv, properties);
         await_registration(&process, namesrv);
-        Self { process, _folder: folder }
+        Self { address: format!("127.0.0.1:{port}"), process, _folder: folder }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Stops it as an operator does, with SIGTERM.
@@ -185,11 +195,11 @@ fn start_namesrv(kind: Kind, folder: &Path, port: u16) -> Process {
     process
 }
 
-fn start_broker(kind: Kind, folder: &Path, port: u16, namesrv: &str) -> Process {
+fn start_broker(kind: Kind, folder: &Path, port: u16, namesrv: &str, properties: &str) -> Process {
     let configuration = folder.join("broker.conf");
     let store = folder.join("store");
     let text = format!(
-        "brokerClusterName=DefaultCluster\nbrokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nstorePathRootDir={}\n{BROKER_SETTINGS}",
+        "brokerClusterName=DefaultCluster\nbrokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nstorePathRootDir={}\n{BROKER_SETTINGS}{properties}\n",
         store.display()
     );
     fs::write(&configuration, text).expect("broker.conf is written");

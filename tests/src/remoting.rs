@@ -14,6 +14,7 @@ const FLAG_ONEWAY: i64 = 2;
 
 /// Request codes of RocketMQ.
 pub mod code {
+    pub const SEND_MESSAGE: i32 = 10;
     pub const PULL_MESSAGE: i32 = 11;
     pub const QUERY_CONSUMER_OFFSET: i32 = 14;
     pub const UPDATE_CONSUMER_OFFSET: i32 = 15;
@@ -70,6 +71,31 @@ impl Request {
         request
     }
 
+    /// The same with the header's long names (RocketMQ: request 10).
+    pub fn send_v1(topic: &str, queue_id: i32, properties: &str, body: &[u8]) -> Self {
+        const NAMES: [(&str, &str); 12] = [
+            ("a", "producerGroup"),
+            ("b", "topic"),
+            ("c", "defaultTopic"),
+            ("d", "defaultTopicQueueNums"),
+            ("e", "queueId"),
+            ("f", "sysFlag"),
+            ("g", "bornTimestamp"),
+            ("h", "flag"),
+            ("i", "properties"),
+            ("j", "reconsumeTimes"),
+            ("k", "unitMode"),
+            ("m", "batch"),
+        ];
+        let mut request = Self::send(topic, queue_id, properties, body);
+        request.code = code::SEND_MESSAGE;
+        for (short, long) in NAMES {
+            let value = request.ext.remove(short).expect("a field of every send");
+            request.ext.insert(long.to_owned(), value);
+        }
+        request
+    }
+
     /// A pull of at most 32 messages, answered at once, that subscribes to all tags.
     pub fn pull(topic: &str, queue_id: i32, offset: i64) -> Self {
         Self::new(code::PULL_MESSAGE)
@@ -84,6 +110,12 @@ impl Request {
             .ext("subscription", "*")
             .ext("subVersion", "0")
             .ext("expressionType", "TAG")
+    }
+
+    /// The same fields with another request code.
+    pub fn with_code(mut self, code: i32) -> Self {
+        self.code = code;
+        self
     }
 
     /// Sets a header field.
@@ -154,7 +186,16 @@ impl Reply {
 /// What one message of a pull's answer holds of what these tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    pub topic: String,
+    pub queue_id: i32,
+    pub flag: i32,
     pub queue_offset: i64,
+    pub physical_offset: i64,
+    pub sys_flag: i32,
+    pub born_ms: i64,
+    pub reconsume_times: i32,
+    /// Where the half message of a committed one is; else 0.
+    pub prepared_offset: i64,
     pub body: Vec<u8>,
     pub properties: String,
 }
@@ -175,10 +216,19 @@ pub fn records(mut bytes: &[u8]) -> Vec<Record> {
             0xAB => (i32::from(u16::from_be_bytes([after[0], after[1]])), &after[2..]),
             _ => (i32::from(after[0]), &after[1..]),
         };
-        let (_topic, after) = prefixed(after, topic_length);
+        let (topic, after) = prefixed(after, topic_length);
         let (properties, _) = prefixed(&after[2..], i32::from(u16::from_be_bytes([after[0], after[1]])));
+        let reconsume_times_at = body_at - 12;
         records.push(Record {
-            queue_offset: i64::from_be_bytes(record[20..28].try_into().expect("eight bytes")),
+            topic: String::from_utf8_lossy(topic).into_owned(),
+            queue_id: int(record, 12),
+            flag: int(record, 16),
+            queue_offset: long(record, 20),
+            physical_offset: long(record, 28),
+            sys_flag,
+            born_ms: long(record, 40),
+            reconsume_times: int(record, reconsume_times_at),
+            prepared_offset: long(record, reconsume_times_at + 4),
             body: body.to_vec(),
             properties: String::from_utf8_lossy(properties).into_owned(),
         });
@@ -189,6 +239,10 @@ pub fn records(mut bytes: &[u8]) -> Vec<Record> {
 
 fn int(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn long(bytes: &[u8], at: usize) -> i64 {
+    i64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 fn prefixed(bytes: &[u8], length: i32) -> (&[u8], &[u8]) {

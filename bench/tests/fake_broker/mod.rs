@@ -1,6 +1,7 @@
 //! A name server and broker in a few lines: it stores bodies in memory and serves them as records.
 //! Tests make it misbehave through [`Mood`].
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,10 @@ pub enum Mood {
     Refusing,
     /// Closes the connection at the tenth send.
     Closing,
+    /// Pops every message twice.
+    PoppingTwice,
+    /// Lets nobody lock a queue.
+    Locked,
     /// Answers the tenth send after this many milliseconds, and nothing in between.
     Stalling(u64),
 }
@@ -28,6 +33,13 @@ pub enum Mood {
 struct Store {
     /// Bodies by queue.
     queues: Vec<Vec<Vec<u8>>>,
+    /// Queue and body of half messages that are not committed yet.
+    halves: Vec<Option<(usize, Vec<u8>)>>,
+    /// Where the next pop of each queue starts.
+    popped: Vec<usize>,
+    pops: u64,
+    /// Offsets whose acknowledgement is still to come, with their queue.
+    unacknowledged: BTreeSet<(i64, i64)>,
     sends: u64,
 }
 
@@ -35,7 +47,7 @@ struct Store {
 pub fn start(mood: Mood) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let store = Arc::new(Mutex::new(Store { queues: vec![Vec::new(); 4], sends: 0 }));
+    let store = Arc::new(Mutex::new(Store { queues: vec![Vec::new(); 4], popped: vec![0; 4], ..Store::default() }));
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let store = store.clone();
@@ -116,7 +128,15 @@ fn answer(frame: &[u8], address: SocketAddr, mood: Mood, store: &Mutex<Store>) -
                 }
                 _ => {}
             }
-            let queue = &mut store.queues[int("e") as usize];
+            let queue_id = int("e") as usize;
+            if ext["i"].as_str().unwrap().contains("TRAN_MSG\u{1}true") {
+                assert_eq!(ext["f"], "4");
+                store.halves.push(Some((queue_id, body.to_vec())));
+                let at = store.halves.len() - 1;
+                let ext = json!({"queueId": "0", "queueOffset": at.to_string(), "msgId": format!("7F000001000015B3{at:016X}")});
+                return Some(reply(&header, 0, "", ext, b""));
+            }
+            let queue = &mut store.queues[queue_id];
             if code == 310 {
                 queue.push(body.to_vec());
             } else {
@@ -130,15 +150,70 @@ fn answer(frame: &[u8], address: SocketAddr, mood: Mood, store: &Mutex<Store>) -
             let queue = &store.queues[queue_id as usize];
             let end = queue.len().min(offset + int("maxMsgNums") as usize);
             let mut records = Vec::new();
-            for at in offset..end {
+            // The only expression this broker knows passes one message in ten.
+            let is_filtered = ext["expressionType"] == "SQL92";
+            assert!(!is_filtered || ext["subscription"] == "number < 1000");
+            for at in (offset..end).filter(|at| !is_filtered || at % 10 == 0) {
                 push_record(&mut records, queue, queue_id, at, mood);
             }
-            let code = if offset == end { 19 } else { 0 };
+            let code = match (offset == end, records.is_empty()) {
+                (true, _) => 19,
+                (false, true) => 20,
+                (false, false) => 0,
+            };
             let ext = json!({"nextBeginOffset": end.to_string(), "minOffset": "0"});
             Some(reply(&header, code, "", ext, &records))
         }
+        37 => {
+            let mut store = store.lock().unwrap();
+            assert_eq!((int("commitOrRollback"), int("tranStateTableOffset")), (8, int("commitLogOffset")));
+            let (queue_id, body) = store.halves[int("commitLogOffset") as usize].take().expect("committed once");
+            store.queues[queue_id].push(body);
+            ok(json!({}), Vec::new())
+        }
+        41 => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            let queues = if mood == Mood::Locked { json!([]) } else { request["mqSet"].clone() };
+            ok(json!({}), json!({"lockOKMQSet": queues}).to_string().into_bytes())
+        }
+        200_050 => Some(pop(&header, int("maxMsgNums") as usize, mood, &mut store.lock().unwrap())),
+        200_051 => {
+            let handle = ext["extraInfo"].as_str().unwrap();
+            assert!(handle.ends_with(&format!("1700000000000 60000 3 0 fake {} {}", int("queueId"), int("offset"))));
+            let was_popped = store.lock().unwrap().unacknowledged.remove(&(int("queueId"), int("offset")));
+            assert!(was_popped || mood == Mood::PoppingTwice);
+            ok(json!({}), Vec::new())
+        }
         code => panic!("the fake broker does not know request {code}"),
     }
+}
+
+/// A pop takes from all queues at once.
+fn pop(header: &Value, count_max: usize, mood: Mood, store: &mut Store) -> Vec<u8> {
+    store.pops += 1;
+    let is_repeated = mood == Mood::PoppingTwice && store.pops % 2 == 1;
+    let (mut count, mut records, mut starts, mut offsets) = (count_max, Vec::new(), Vec::new(), Vec::new());
+    for queue_id in 0..store.queues.len() {
+        let start = store.popped[queue_id];
+        let end = store.queues[queue_id].len().min(start + count);
+        if start == end {
+            continue;
+        }
+        for at in start..end {
+            push_record(&mut records, &store.queues[queue_id], queue_id as i64, at, mood);
+            store.unacknowledged.insert((queue_id as i64, at as i64));
+        }
+        count -= end - start;
+        store.popped[queue_id] = if is_repeated { start } else { end };
+        starts.push(format!("0 {queue_id} {start}"));
+        let list: Vec<_> = (start..end).map(|at| at.to_string()).collect();
+        offsets.push(format!("0 {queue_id} {}", list.join(",")));
+    }
+    let ext = json!({
+        "popTime": "1700000000000", "invisibleTime": "60000", "reviveQid": "3", "restNum": "0",
+        "startOffsetInfo": starts.join(";"), "msgOffsetInfo": offsets.join(";"),
+    });
+    reply(header, if records.is_empty() { 210 } else { 0 }, "", ext, &records)
 }
 
 fn push_items(queue: &mut Vec<Vec<u8>>, mut items: &[u8]) {
