@@ -192,6 +192,10 @@ typed_settings! {
         default_message_request_mode: String = "defaultMessageRequestMode",
         default_pop_share_queue_num: i32 = "defaultPopShareQueueNum",
 
+        message_index_enable: bool = "messageIndexEnable",
+        max_msgs_num_batch: i64 = "maxMsgsNumBatch",
+        default_query_max_num: i64 = "defaultQueryMaxNum",
+
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable",
         enable_register_producer: bool = "enableRegisterProducer",
         store_reply_message_enable: bool = "storeReplyMessageEnable",

@@ -232,6 +232,7 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
             durability,
             geometry: store.geometry(),
             powered_since: store.powered_since(),
+            indexes_keys: config.message_index_enable,
             ..ShardConfig::new(shard, store.epoch())
         };
         threads.push(std::thread::spawn(move || recover(shard_config, files)));

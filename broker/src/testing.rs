@@ -144,7 +144,9 @@ impl Cores {
         let mut stored = None;
         for (core, mut storage) in storages.into_iter().enumerate() {
             let geometry = Geometry { segment_bytes: 16 << 20, chunk_bytes: 1 << 16 };
-            let shard_config = ShardConfig { geometry, durability, ..ShardConfig::new(core as u16, self.starts) };
+            let indexes_keys = config.message_index_enable;
+            let shard_config =
+                ShardConfig { geometry, durability, indexes_keys, ..ShardConfig::new(core as u16, self.starts) };
             let shard = storage.open(shard_config).expect("a shard");
             let settings = stored.get_or_insert_with(|| stored_settings(&shard));
             let (topics, groups) = tables(&config, settings, now_ms).expect("settings to read");

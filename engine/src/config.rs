@@ -20,6 +20,9 @@ pub const READ_AHEAD_WINDOWS: u64 = 2;
 pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
 /// Largest queue id plus one. RocketMQ itself has no bound; ours keeps a wrong number from allocating memory.
 pub const QUEUE_COUNT_MAX: u32 = 65_536;
+/// Words of a message's `KEYS` that are indexed: properties have 32 KiB, and a message of one-letter keys must not fill the
+/// index. RocketMQ has no bound.
+pub const KEYS_PER_MESSAGE_MAX: usize = 1024;
 /// Rows examined by one fetch, whatever the filter: RocketMQ stops after 16,000 bytes of its 20-byte rows.
 pub const EXAMINED_ROWS_MIN: u32 = 800;
 /// Bytes of properties, each counted as often as the filter may look at it, after which a fetch examines no further
@@ -96,6 +99,11 @@ pub struct ShardConfig {
     pub read_bytes_max: u64,
     /// Bytes of consume-queue pages kept in memory. Full: the least recently used goes.
     pub index_bytes_max: u64,
+    /// Whether messages are found by their keys (`messageIndexEnable`).
+    pub indexes_keys: bool,
+    /// Rows of the key index that are in memory before they go to pages: 16 bytes each, and as much again while they go.
+    /// A query reads a page for each time this many rows were added.
+    pub key_rows_max: usize,
     /// Bytes of an open batch that justify a second, third, fourth write while others are in flight. Below this,
     /// waiting for the running write makes a larger batch and costs the device less.
     pub eager_write_bytes: u64,
@@ -132,7 +140,7 @@ impl ShardConfig {
             log: self.tail_bytes_max + self.undurable_bytes_max + BATCH_BYTES_MAX,
             read: self.read_bytes_max.max(4 * chunk_bytes) + READS_IN_FLIGHT_MAX as u64 * chunk_bytes,
             // A page has about 150 bytes in tables.
-            index: self.index_bytes_max + self.index_bytes_max / 16,
+            index: self.index_bytes_max + self.index_bytes_max / 16 + 2 * 16 * self.key_rows_max as u64,
             spare: (SPARE_CHUNKS_MAX as u64 + 2) * chunk_bytes + (SPARE_PAGES_MAX * BLOCK_BYTES) as u64,
         }
     }
@@ -148,6 +156,9 @@ impl ShardConfig {
             read_bytes_max: 64 * MIB,
             // Three million rows: a page read from disk waits behind the large reads of the log.
             index_bytes_max: 96 * MIB,
+            indexes_keys: true,
+            // 192 pages of 341 rows.
+            key_rows_max: 65_472,
             eager_write_bytes: 32 * KIB,
             waiting_bytes_max: MIB,
             // Four writes and what waits; more only while the next segment is not there yet.

@@ -20,6 +20,7 @@ mod consume_queue;
 pub mod driver;
 pub mod in_flight;
 pub mod inspect;
+mod key_index;
 pub mod memory;
 mod offsets;
 #[cfg(feature = "planted-bugs")]
@@ -40,11 +41,12 @@ pub use commit_log::batch::{BatchError, BatchHeader, Proof};
 pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
 pub use config::{Durability, Geometry, ShardConfig, ShardMemory};
 pub use consume_queue::table::Bounds;
+pub use key_index::KeyKind;
 pub use offsets::{Done, is_own_group};
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{
-    AppendError, Boundary, Fetch, FetchRequest, LogSource, MessageRef, Nothing, OldSegment, Placed, PropertyFilter,
-    ReadRecord, RecoverError, Recovered, Rows, Searched, SegmentSource, Shard, ShardCounters, StoreTime, TagFilter,
-    Ticket,
+    AppendError, Boundary, Fetch, FetchRequest, FoundByKey, KeyQueried, KeyQuery, LogSource, MessageRef, Nothing,
+    OldSegment, Placed, PropertyFilter, ReadRecord, RecoverError, Recovered, Rows, Searched, SegmentSource, Shard,
+    ShardCounters, StoreTime, TagFilter, Ticket,
 };
 pub use storage::{CommandId, CommandKind, StorageCommand, StorageDone, StorageError};

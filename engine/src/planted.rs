@@ -55,6 +55,8 @@ pub enum Bug {
     SnapshotAheadOfPages,
     /// Snapshots: queues fold records they have seen once more.
     SeenRecordsFoldedAgain,
+    /// Key index: rows that a snapshot has told are added once more.
+    SeenKeysAddedAgain,
     /// Index: the place of a page that is not used any more is used again at once.
     PageReusedAtOnce,
     /// Index: a page read back is not compared with its checksum.

@@ -7,6 +7,7 @@
 mod append;
 pub(crate) mod behind;
 mod fetch;
+mod find;
 pub(crate) mod recover;
 pub(crate) mod restore;
 mod retain;
@@ -24,6 +25,7 @@ use crate::config::ShardConfig;
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::table::{Bounds, QueueRef, QueueTable};
 use crate::in_flight::{Due, InFlight};
+use crate::key_index::KeyIndex;
 use crate::offsets::{Offsets, Settings, is_own_group};
 use crate::position::LogPosition;
 use crate::segments::Segments;
@@ -34,6 +36,7 @@ pub use fetch::{
     Boundary, Fetch, FetchRequest, MessageRef, Nothing, PropertyFilter, ReadRecord, Rows, Searched, StoreTime,
     TagFilter,
 };
+pub use find::{FoundByKey, KeyQueried, KeyQuery};
 pub use recover::{LogSource, RecoverError, Recovered, SegmentSource};
 pub use retain::OldSegment;
 pub(crate) use retain::SegmentTimes;
@@ -117,6 +120,7 @@ pub struct Shard {
     /// Queues with rows in the open batch.
     touched: Vec<QueueRef>,
     pages: IndexPages,
+    keys: KeyIndex,
     offsets: Offsets,
     settings: Settings,
     snapshots: snapshot::Snapshots,
@@ -245,6 +249,11 @@ impl Shard {
             }
             queue.open.iter().for_each(|row| add("", &[], &row.encode()));
         }
+        for run in (self.keys.first_run()..self.keys.next_run()).filter_map(|number| self.keys.run(number)) {
+            run.pages.iter().for_each(|page| add("", &[page.checksum.into()], &[]));
+        }
+        let (open_keys, _) = self.keys.open();
+        open_keys.iter().for_each(|row| add("", &[row.position as i64, row.hash.into()], &[]));
         let mut after = None;
         while let Some((group, topic, queues)) = self.offsets.next(after) {
             let mut queues: Vec<_> = queues.collect();

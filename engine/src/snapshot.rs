@@ -3,12 +3,12 @@
 //! A snapshot is fuzzy: the shard goes on while it is written, part by part. It names the position of the log where
 //! it was begun; a start loads the parts and folds the log into them from there on. Settings may meanwhile
 //! have seen some of that log already, and seeing it again ends in the same state, because the last one wins. A queue
-//! says up to where it has seen the log (`as_of`), and a group's offset where the last record about it ends; they ignore
-//! what lies before.
+//! says up to where it has seen the log (`as_of`), as does the key index, and a group's offset where the last record about it
+//! ends; they ignore what lies before.
 //!
 //! | bytes | field      | meaning                                                                         |
 //! |------:|------------|---------------------------------------------------------------------------------|
-//! |     8 | magic      | `RMQSNAP` and the format's version, 3                                           |
+//! |     8 | magic      | `RMQSNAP` and the format's version, 4                                           |
 //! |     4 | `length`   | of the first part, big-endian                                                   |
 //! |     4 | `checksum` | CRC-32 of the part's bytes, begun with the checksum of the part before          |
 //! | length| part       | a [`Part`] as an rkyv archive                                                   |
@@ -22,8 +22,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::PageEntry;
+use crate::key_index::{KeyRow, KeyRun, TimeSpan};
 
-pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x03";
+pub(crate) const MAGIC: [u8; 8] = *b"RMQSNAP\x04";
 /// Bytes before each part: its length and its checksum.
 const PART_HEAD_BYTES: usize = 8;
 /// Parts are cut at [`PART_BYTES`]; one that claims to be longer than this is damage.
@@ -44,6 +45,18 @@ pub(crate) enum Part {
     Queues {
         as_of: u64,
         queues: Vec<QueueState>,
+    },
+    /// Runs of the key index that no part before has told; those told before them may have gone meanwhile.
+    KeyRuns {
+        /// Number of the first of these runs.
+        first_run: u64,
+        runs: Vec<KeyRun>,
+    },
+    /// The rest of the key index, as it was when the log ended at `as_of`.
+    OpenKeys {
+        as_of: u64,
+        times: TimeSpan,
+        rows: Vec<KeyRow>,
     },
     Offsets(Vec<OffsetState>),
     Settings(Vec<SettingState>),

@@ -57,6 +57,7 @@ scenarios!(
     push_resume,
     push_retry,
     push_tags,
+    query_message,
     queue_bounds,
     queue_search_time,
     request_reply,
@@ -66,6 +67,7 @@ scenarios!(
     send_big_body,
     send_oneway,
     send_sync,
+    trace_message,
     view_message;
     only 5.5.0:
     pop_order,

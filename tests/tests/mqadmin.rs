@@ -4,13 +4,17 @@
 use rmq_tests::{Broker, Folder, JavaClient, Kind, Namesrv, Process, Suite, attached, java_command, skip};
 
 /// One session of `AdminSession`: commands of mqadmin, and `send`, `consume` and `route`, which make data.
-const SESSION: [&str; 24] = [
+const SESSION: [&str; 28] = [
     "updateTopic -c DefaultCluster -t AdminTopic -r 4 -w 4",
     "route AdminTopic 4",
     "topicStatus -t AdminTopic",
     "send AdminTopic 10",
     "topicStatus -t AdminTopic",
     "topicRoute -t AdminTopic",
+    "queryMsgByKey -t AdminTopic -k nobody",
+    "queryMsgByUniqueKey -t AdminTopic -i 7F000001000000000000000000000000",
+    "queryMsgById -t AdminTopic -i 7F000001000000000000000000000000",
+    "queryMsgTraceById -t AdminTopic -i nobody",
     "consume admin_group AdminTopic 10",
     "send AdminTopic 6",
     "consumerProgress -g admin_group",

@@ -52,6 +52,8 @@ const NO_LOCKS: &str = "RingMQ takes no locks and refuses nothing for being busy
 const NETTY: &str = "sockets are driven by io_uring, not by Netty; their buffers are bounded by RingMQ itself";
 const OWN_CLIENT: &str = "RingMQ has its own connections to name servers";
 const OWN_LOG: &str = "RingMQ writes its log with direct I/O in group commits: no mapped files, no page cache to flush";
+const OWN_INDEX: &str =
+    "RingMQ's key index is part of its log: it grows with the log, goes with it, and a crash takes none of it";
 const OWN_RECOVERY: &str = "RingMQ verifies what its log holds behind the last snapshot at start";
 const ONE_BY_ONE: &str =
     "segments are used again or removed one by one in the background; rows of their messages go with them";
@@ -82,7 +84,6 @@ const COLD_DATA: &str = "flow control of cold reads is not built yet";
 const FILTERS: &str = "filter bit maps are not built yet";
 
 const BROADCAST: &str = "offsets of broadcast groups on the broker are not built yet";
-const INDEX: &str = "message queries by key are not built yet";
 const STATIC_SUBSCRIPTION: &str = "static subscriptions are not built yet";
 const ADDRESS_SERVER: &str = "address servers and DNS lists of name servers are not built yet";
 const REGISTRATION: &str = "this form of registration is not built yet; the plain one is used";

@@ -12,6 +12,7 @@ pub mod offset;
 pub mod pop;
 pub mod progress;
 pub mod pull;
+pub mod query;
 pub mod queues;
 pub mod recall;
 pub mod relay;
@@ -44,6 +45,7 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
         code::GET_MAX_OFFSET => offset::bound(broker, request, true),
         code::GET_MIN_OFFSET => offset::bound(broker, request, false),
         code::GET_EARLIEST_MSG_STORETIME => offset::earliest_store_time(broker, request),
+        code::QUERY_MESSAGE => query::handle(broker, request),
         code::VIEW_MESSAGE_BY_ID => message::view(broker, request),
         code::POP_MESSAGE => pop::pop(broker, request),
         code::PEEK_MESSAGE => pop::peek(broker, request),
@@ -122,6 +124,7 @@ pub enum Job {
     Pull(pull::PullOrder),
     TimeLookup(offset::TimeLookup),
     View(message::View),
+    Search(query::Search),
     SendBack(send_back::SendBack),
     /// A look at a queue or message to repeat, for one of the requests that are about several.
     Look(Work),
@@ -133,6 +136,7 @@ pub fn resume(broker: &mut Broker, job: Job) {
     match job {
         Job::Pull(order) => pull::execute(broker, order),
         Job::TimeLookup(lookup) => offset::resume(broker, lookup),
+        Job::Search(search) => query::resume(broker, search),
         Job::View(view) => message::resume(broker, view),
         Job::Pop(order) => pop::look::look(broker, order),
         Job::Revive(due) => pop::revive::revive(broker, due),

@@ -22,7 +22,11 @@ const FRESH_PAGES: u64 = 4;
 
 enum Page {
     /// Not on disk yet; cannot be evicted.
-    Unwritten(SharedBuffer),
+    Unwritten {
+        buffer: SharedBuffer,
+        /// Whether it stays in memory when it is written.
+        is_kept: bool,
+    },
     /// On disk; `load` says which read brought it back, 0 if none did.
     Clean {
         buffer: SharedBuffer,
@@ -169,20 +173,34 @@ impl IndexPages {
     /// Stores a full page and returns how to find it again.
     pub fn add(&mut self, rows: &[Row]) -> PageEntry {
         assert_eq!(rows.len(), ROWS_PER_PAGE, "only full pages leave their queue");
+        let (page, checksum) = self.add_page(true, |page| {
+            for (row, bytes) in rows.iter().zip(page.chunks_exact_mut(Row::SIZE_BYTES)) {
+                bytes.copy_from_slice(&row.encode());
+            }
+        });
+        let Row { position, store_time_ms, .. } = rows[0];
+        PageEntry { page, checksum, first_position: position, first_store_time_ms: store_time_ms }
+    }
+
+    /// Stores a page that hardly anybody is going to read, and so need not stay in memory; returns its number and its
+    /// checksum. `fill` must set every byte that counts.
+    pub fn add_passing(&mut self, fill: impl FnOnce(&mut [u8])) -> (u32, u32) {
+        self.add_page(false, fill)
+    }
+
+    fn add_page(&mut self, is_kept: bool, fill: impl FnOnce(&mut [u8])) -> (u32, u32) {
         let mut buffer = self.pool.take(BLOCK_BYTES);
-        for (row, bytes) in rows.iter().zip(buffer.as_mut_slice().chunks_exact_mut(Row::SIZE_BYTES)) {
-            bytes.copy_from_slice(&row.encode());
-        }
+        fill(buffer.as_mut_slice());
         let page = self.free.pop().unwrap_or_else(|| {
             self.next_page += 1;
             self.next_page - 1
         });
         let checksum = crc32fast::hash(buffer.as_mut_slice());
-        self.cache.insert(page, Page::Unwritten(buffer.into_shared(BLOCK_BYTES)), PAGE_BYTES);
+        let buffer = buffer.into_shared(BLOCK_BYTES);
+        self.cache.insert(page, Page::Unwritten { buffer, is_kept }, PAGE_BYTES);
         self.unwritten.push_back(page);
         self.unwritten_bytes += PAGE_BYTES;
-        let Row { position, store_time_ms, .. } = rows[0];
-        PageEntry { page, checksum, first_position: position, first_store_time_ms: store_time_ms }
+        (page, checksum)
     }
 
     /// Lets the page's place in the file be used again, once no snapshot that is kept names it.
@@ -190,7 +208,7 @@ impl IndexPages {
         let unused = if planted::is(Bug::PageReusedAtOnce) { &mut self.free } else { &mut self.freed };
         // A page with I/O in flight keeps its place until the next start: two writes to one place could swap.
         match self.cache.get(page) {
-            Some(Page::Unwritten(_) | Page::Loading { .. }) => {}
+            Some(Page::Unwritten { .. } | Page::Loading { .. }) => {}
             Some(Page::Clean { .. } | Page::Failed(_)) => {
                 if let Some(Page::Clean { buffer, .. }) = self.cache.remove(page) {
                     self.pool.retire(buffer);
@@ -202,10 +220,9 @@ impl IndexPages {
     }
 
     /// The page's rows; `Pending` means that `ticket` hears of it, after `command` was carried out.
-    pub fn read(&mut self, entry: PageEntry, ticket: Ticket, command: impl FnOnce(CommandKind)) -> PageRead {
-        let page = entry.page;
+    pub fn read(&mut self, page: u32, checksum: u32, ticket: Ticket, command: impl FnOnce(CommandKind)) -> PageRead {
         match self.cache.get(page) {
-            Some(Page::Unwritten(buffer) | Page::Clean { buffer, .. }) => {
+            Some(Page::Unwritten { buffer, .. } | Page::Clean { buffer, .. }) => {
                 return PageRead::Found(buffer.clone());
             }
             Some(Page::Loading { waiting, .. }) => {
@@ -221,7 +238,7 @@ impl IndexPages {
             }
             None => {}
         }
-        let loading = Page::Loading { waiting: vec![ticket], checksum: entry.checksum };
+        let loading = Page::Loading { waiting: vec![ticket], checksum };
         self.cache.insert(page, loading, PAGE_BYTES);
         command(CommandKind::ReadIndex { at: u64::from(page) * PAGE_BYTES, into: self.pool.take(BLOCK_BYTES) });
         PageRead::Pending
@@ -270,7 +287,7 @@ impl IndexPages {
                 break;
             };
             match self.cache.get(page) {
-                Some(Page::Unwritten(buffer)) => pages.push(buffer.clone()),
+                Some(Page::Unwritten { buffer, .. }) => pages.push(buffer.clone()),
                 _ => unreachable!("a page stays in memory until it is written"),
             }
         }
@@ -285,11 +302,13 @@ impl IndexPages {
         self.writes_in_flight.retain(|write| write.at != at);
         let first = (at / PAGE_BYTES) as u32;
         for page in (first..).take(count) {
-            if let Some(slot) = self.cache.get(page)
-                && let Page::Unwritten(buffer) = slot
-            {
+            let Some(slot) = self.cache.get(page) else { continue };
+            let Page::Unwritten { buffer, is_kept } = slot else { continue };
+            self.unwritten_bytes -= PAGE_BYTES;
+            if *is_kept {
                 *slot = Page::Clean { buffer: buffer.clone(), load: 0 };
-                self.unwritten_bytes -= PAGE_BYTES;
+            } else if let Some(Page::Unwritten { buffer, .. }) = self.cache.remove(page) {
+                self.pool.retire(buffer);
             }
         }
     }
@@ -304,7 +323,7 @@ impl IndexPages {
         let may_go = |page: &Page| match page {
             Page::Clean { load, .. } => *load == 0 || load + FRESH_PAGES <= loads,
             Page::Failed(_) => true,
-            Page::Unwritten(_) | Page::Loading { .. } => false,
+            Page::Unwritten { .. } | Page::Loading { .. } => false,
         };
         while let Some(page) = self.cache.evict_above(self.bytes_max, may_go) {
             if let Page::Clean { buffer, .. } = page {

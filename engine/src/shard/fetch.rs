@@ -7,12 +7,12 @@ use crate::buffer::{SharedBuffer, Slice};
 use crate::commit_log::reader::Located;
 use crate::commit_log::record::{self, Record};
 use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN, FILTERED_BYTES_MAX};
-use crate::consume_queue::pages::PageRead;
+use crate::consume_queue::pages::{IndexPages, PageRead};
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
-use crate::shard::{Shard, Ticket};
+use crate::shard::{Commands, Shard, Ticket};
 use crate::storage::StorageError;
 
 /// Chooses messages by their properties, for what tags cannot say.
@@ -185,7 +185,7 @@ pub enum StoreTime {
 }
 
 /// Why a row or page is not at hand.
-enum Unavailable {
+pub(super) enum Unavailable {
     Pending,
     Failed(StorageError),
 }
@@ -243,7 +243,7 @@ impl Shard {
                 break;
             };
             let row = match row_at(queue, next, &mut page, |entry| {
-                read_page(&mut self.pages, &mut self.commands, entry, ticket)
+                read_rows(&mut self.pages, &mut self.commands, entry, ticket)
             }) {
                 Ok(row) => row,
                 Err(why) => {
@@ -293,7 +293,7 @@ impl Shard {
     }
 
     /// Reads go out at once, not only with the next pump: somebody waits for them.
-    fn issue_reads(&mut self) {
+    pub(super) fn issue_reads(&mut self) {
         while let Some(read) = self.reader.next_read(&mut self.pool) {
             self.commands.issue(read);
         }
@@ -312,7 +312,7 @@ impl Shard {
         }
     }
 
-    fn find_record(&mut self, at: PhysicalOffset, ticket: Ticket) -> Result<Option<Slice>, Unavailable> {
+    pub(super) fn find_record(&mut self, at: PhysicalOffset, ticket: Ticket) -> Result<Option<Slice>, Unavailable> {
         let position = at.position().bytes();
         let durable = self.log.durable().bytes();
         let readable_end = self.config.geometry.segment_end(position).min(durable);
@@ -346,7 +346,7 @@ impl Shard {
             return Ok(None);
         }
         let row = row_at(queue, record.queue_offset, &mut None, |entry| {
-            read_page(&mut self.pages, &mut self.commands, entry, ticket)
+            read_rows(&mut self.pages, &mut self.commands, entry, ticket)
         })?;
         let is_this = row.position == position && row.size_bytes == size;
         Ok((is_this && record::is_intact(slice.as_ref(), row.checksum)).then_some(slice))
@@ -389,7 +389,7 @@ impl Shard {
         let mut page = None;
         for offset in from..end {
             let row =
-                row_at(queue, offset, &mut page, |entry| read_page(&mut self.pages, &mut self.commands, entry, ticket));
+                row_at(queue, offset, &mut page, |entry| read_rows(&mut self.pages, &mut self.commands, entry, ticket));
             match row {
                 Ok(row) => {
                     let Row { position, size_bytes, checksum, .. } = row;
@@ -428,7 +428,7 @@ impl Shard {
                 None => 0,
                 Some(entry) => {
                     let page = queue.pages[entry];
-                    match read_page(&mut self.pages, &mut self.commands, page, ticket) {
+                    match read_rows(&mut self.pages, &mut self.commands, page, ticket) {
                         Ok(page) => entry * ROWS_PER_PAGE + rows_before_in(page.as_slice(), is_before),
                         Err(Unavailable::Pending) => return Searched::Pending,
                         Err(Unavailable::Failed(error)) => return Searched::Failed(error),
@@ -454,7 +454,7 @@ impl Shard {
             return StoreTime::NotFound;
         }
         let row =
-            row_at(queue, offset, &mut None, |entry| read_page(&mut self.pages, &mut self.commands, entry, ticket));
+            row_at(queue, offset, &mut None, |entry| read_rows(&mut self.pages, &mut self.commands, entry, ticket));
         match row {
             Ok(row) => StoreTime::Known(row.store_time_ms),
             Err(Unavailable::Pending) => StoreTime::Pending,
@@ -472,13 +472,24 @@ fn available(located: Located) -> Result<Option<Slice>, Unavailable> {
     }
 }
 
-fn read_page(
-    pages: &mut crate::consume_queue::pages::IndexPages,
-    commands: &mut super::Commands,
-    page: PageEntry,
+fn read_rows(
+    pages: &mut IndexPages,
+    commands: &mut Commands,
+    entry: PageEntry,
     ticket: Ticket,
 ) -> Result<SharedBuffer, Unavailable> {
-    match pages.read(page, ticket, |command| commands.issue(command)) {
+    read_page(pages, commands, entry.page, entry.checksum, ticket)
+}
+
+/// A page of the index file, if it is what it was when it had this checksum.
+pub(super) fn read_page(
+    pages: &mut IndexPages,
+    commands: &mut Commands,
+    page: u32,
+    checksum: u32,
+    ticket: Ticket,
+) -> Result<SharedBuffer, Unavailable> {
+    match pages.read(page, checksum, ticket, |command| commands.issue(command)) {
         PageRead::Found(buffer) => Ok(buffer),
         PageRead::Pending => Err(Unavailable::Pending),
         PageRead::Failed(error) => Err(Unavailable::Failed(error)),

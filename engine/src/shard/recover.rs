@@ -23,6 +23,7 @@ use crate::config::{Geometry, SPARE_CHUNKS_MAX, ShardConfig};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::{QueueRef, QueueTable};
+use crate::key_index::KeyIndex;
 use crate::offsets::{Done, Offsets, Settings};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
@@ -223,7 +224,7 @@ fn beginning(config: &ShardConfig, source: &mut dyn LogSource, first_segment: u6
             Beginning { fold, end: log_end, snapshots, as_of, log_start }
         }
         None => Beginning {
-            fold: Fold::new(config.shard, IndexPages::new(config.index_bytes_max)),
+            fold: Fold::new(config, IndexPages::new(config.index_bytes_max)),
             end: LogEnd { position: 0, checksum: 0, epoch: 0, chunk: None },
             snapshots: Vec::new(),
             as_of: 0,
@@ -412,6 +413,7 @@ pub(super) struct Fold {
     pub seen: Seen,
     pub segment_times: SegmentTimes,
     pub pages: IndexPages,
+    pub keys: KeyIndex,
     pub offsets: Offsets,
     pub settings: Settings,
     pub messages: u64,
@@ -419,13 +421,14 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    pub fn new(shard: u16, pages: IndexPages) -> Self {
+    pub fn new(config: &ShardConfig, pages: IndexPages) -> Self {
         Self {
-            shard,
+            shard: config.shard,
             queues: QueueTable::default(),
             seen: Seen::default(),
             segment_times: SegmentTimes::default(),
             pages,
+            keys: KeyIndex::new(config.key_rows_max, config.indexes_keys),
             offsets: Offsets::default(),
             settings: Settings::default(),
             messages: 0,
@@ -469,6 +472,8 @@ impl Fold {
         let base = record.queue_offset.max(0);
         let queue = self.queues.find_or_create(record.topic, record.queue_id, base);
         let queue_ref = queue.ok_or_else(|| malformed("queueId"))?;
+        let Record { topic, properties, store_timestamp_ms, .. } = *record;
+        self.keys.add(topic, properties, position, store_timestamp_ms, &mut self.pages);
         if self.seen.has_seen(queue_ref, position) {
             return Ok(());
         }
@@ -562,6 +567,7 @@ impl Fold {
             queues: self.queues,
             touched: Vec::new(),
             pages: self.pages,
+            keys: self.keys,
             offsets: self.offsets,
             settings: self.settings,
             snapshots: Snapshots::new(snapshots),

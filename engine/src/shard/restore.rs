@@ -1,5 +1,6 @@
 //! Loading a snapshot.
 
+use std::cmp::Ordering;
 use std::io;
 
 use rustc_hash::FxHashMap;
@@ -10,6 +11,7 @@ use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::ROWS_PER_PAGE;
 use crate::consume_queue::table::{PageEntry, QueueTable};
 use crate::in_flight::{Taken, TakenHow};
+use crate::key_index::{KeyIndex, KeyRow, KeyRun, TimeSpan};
 use crate::offsets::{DoneBits, Offsets, Settings};
 use crate::position::LogPosition;
 use crate::shard::SegmentTimes;
@@ -61,6 +63,8 @@ pub(super) fn restore(
                     loading.queue(queue, as_of)?;
                 }
             }
+            Part::KeyRuns { first_run, runs } => loading.key_runs(first_run, runs)?,
+            Part::OpenKeys { as_of, times, rows } => loading.open_keys = Some((as_of, times, rows)),
             Part::Offsets(offsets) => {
                 for of in offsets {
                     for progress in of.queues {
@@ -76,7 +80,14 @@ pub(super) fn restore(
             Part::End(end) => break end,
         }
     };
-    let used = || loading.queues.all().flat_map(|queue| &queue.pages).map(|entry| entry.page);
+    let Some((keys_as_of, key_times, key_rows)) = loading.open_keys.take() else {
+        return Err(SnapshotError::Contradiction("it does not tell the key index"));
+    };
+    let (first_run, key_runs) = std::mem::take(&mut loading.key_runs);
+    let mut keys = KeyIndex::new(config.key_rows_max, config.indexes_keys);
+    keys.restore(first_run, key_runs, key_rows, key_times, keys_as_of);
+    let queue_pages = || loading.queues.all().flat_map(|queue| &queue.pages).map(|entry| entry.page);
+    let used = || queue_pages().chain(keys.used_pages());
     if used().any(|page| end.next_page <= page) || end.as_of < begin.position {
         return Err(SnapshotError::Contradiction("its end contradicts its parts"));
     }
@@ -84,7 +95,7 @@ pub(super) fn restore(
     let pages = IndexPages::restored(config.index_bytes_max, next_page, held_pages, freed_pages, used());
     let Loading { queues, seen, offsets, settings, .. } = loading;
     let segment_times = SegmentTimes::new(segment_times);
-    let fold = Fold { queues, seen, offsets, settings, segment_times, ..Fold::new(config.shard, pages) };
+    let fold = Fold { queues, seen, offsets, settings, segment_times, keys, ..Fold::new(config, pages) };
     Ok(Restored { fold, start: begin, as_of, log_start })
 }
 
@@ -96,6 +107,10 @@ struct Loading {
     settings: Settings,
     /// Pages told before their queue: its offset of the first one, and they themselves.
     told: FxHashMap<QueueName, (i64, Vec<PageEntry>)>,
+    /// Number of the first run of the key index, and the runs.
+    key_runs: (u64, Vec<KeyRun>),
+    /// What else is in the key index, as of where in the log.
+    open_keys: Option<(u64, TimeSpan, Vec<KeyRow>)>,
 }
 
 impl Loading {
@@ -125,6 +140,17 @@ impl Loading {
             (*base, *told) = (first_offset, Vec::new());
         }
         told.extend(pages);
+        Ok(())
+    }
+
+    fn key_runs(&mut self, first_run: u64, runs: Vec<KeyRun>) -> Result<(), SnapshotError> {
+        let (told_first, told) = &mut self.key_runs;
+        // What was retired in between is missing at the front only.
+        match first_run.cmp(&(*told_first + told.len() as u64)) {
+            Ordering::Less => return Err(SnapshotError::Contradiction("runs of the key index are told twice")),
+            Ordering::Equal => told.extend(runs),
+            Ordering::Greater => self.key_runs = (first_run, runs),
+        }
         Ok(())
     }
 

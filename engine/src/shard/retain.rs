@@ -75,7 +75,7 @@ impl Shard {
         true
     }
 
-    /// Takes the rows of records that are gone out of the queues, page by page.
+    /// Takes the rows of records that are gone out of the queues, page by page, and out of the key index, run by run.
     pub(super) fn trim_queues(&mut self) {
         let log_start = self.log_start;
         for queue in self.queues.all_mut() {
@@ -87,6 +87,7 @@ impl Shard {
                 if queue.pages.is_empty() { queue.open.partition_point(|row| row.position < log_start) } else { 0 };
             queue.min = queue.min.max(queue.base + gone as i64);
         }
+        self.keys.trim(log_start, &mut self.pages);
     }
 
     pub(super) fn pump_retired(&mut self) {

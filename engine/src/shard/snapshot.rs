@@ -5,6 +5,7 @@ use crate::config::SNAPSHOT_RETRY_MS;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
 use crate::consume_queue::table::{PageEntry, Queue};
 use crate::in_flight::{InFlight, Taken};
+use crate::key_index::KeyRun;
 use crate::offsets::Progress;
 use crate::planted::{self, Bug};
 use crate::shard::Shard;
@@ -48,6 +49,9 @@ enum Stage {
     Queues {
         slot: usize,
         told: Option<Told>,
+    },
+    Keys {
+        next_run: u64,
     },
     Offsets {
         after: Option<(Box<str>, Box<str>)>,
@@ -167,9 +171,15 @@ impl Shard {
             Stage::Queues { slot, told } => {
                 let part = self.queues_part(slot, told);
                 if *slot >= self.queues.slots() {
-                    taking.stage = Stage::Offsets { after: None };
+                    taking.stage = Stage::Keys { next_run: 0 };
                 }
                 part
+            }
+            Stage::Keys { next_run } if *next_run < self.keys.next_run() => self.key_runs_part(next_run),
+            Stage::Keys { .. } => {
+                taking.stage = Stage::Offsets { after: None };
+                let (rows, times) = self.keys.open();
+                Part::OpenKeys { as_of: self.log.appended_end().bytes(), times, rows: rows.to_vec() }
             }
             Stage::Offsets { after } => {
                 let (offsets, is_last) = self.offsets_part(after);
@@ -235,6 +245,20 @@ impl Shard {
             *slot += 1;
         }
         Part::Queues { as_of: self.log.appended_end().bytes(), queues }
+    }
+
+    /// Tells runs of the key index from number `next_run` on.
+    fn key_runs_part(&self, next_run: &mut u64) -> Part {
+        let first_run = self.keys.first_run().max(*next_run);
+        let (mut runs, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_BYTES
+            && let Some(run) = self.keys.run(first_run + runs.len() as u64)
+        {
+            bytes += size_of::<KeyRun>() + size_of_val(&run.pages[..]);
+            runs.push(run.clone());
+        }
+        *next_run = first_run + runs.len() as u64;
+        Part::KeyRuns { first_run, runs }
     }
 
     fn offsets_part(&self, after: &mut Option<(Box<str>, Box<str>)>) -> (Vec<OffsetState>, bool) {

@@ -35,6 +35,7 @@ const BUGS: &[Bug] = &[
     Bug::SnapshotAheadOfLog,
     Bug::SnapshotAheadOfPages,
     Bug::SeenRecordsFoldedAgain,
+    Bug::SeenKeysAddedAgain,
     Bug::PageReusedAtOnce,
     Bug::PageChecksumNotChecked,
     Bug::ReadNotVerified,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rmq_engine::commit_log::record::tags_code;
 use rmq_engine::in_flight::{Take, TakenHow};
 use rmq_engine::{
-    AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, LogPosition, MessageDraft,
-    Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard, ShardConfig, TagFilter,
-    Ticket,
+    AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, KeyKind, LogPosition,
+    MessageDraft, Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard, ShardConfig,
+    TagFilter, Ticket,
 };
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
@@ -27,7 +27,17 @@ const TOPICS: [&str; 3] = [
 ];
 const GROUPS: [&str; 2] = ["g", "h"];
 const KEYS: [&str; 3] = ["k1", "k2", "k3"];
-const TAGS: [&[u8]; 4] = [b"", b"TAGS\x01A\x02", b"KEYS\x01x\x02TAGS\x01TagB", b"TAGS\x01\xE4\xB8\xAD\x02"];
+const TAGS: [&[u8]; 4] =
+    [b"", b"TAGS\x01A\x02", b"KEYS\x01x y\x02UNIQ_KEY\x01u\x02TAGS\x01TagB", b"TAGS\x01\xE4\xB8\xAD\x02"];
+/// What messages are searched by: keys they have, and others.
+const SEARCHED: [(KeyKind, &str); 6] = [
+    (KeyKind::Key, "x"),
+    (KeyKind::Key, "y"),
+    (KeyKind::Unique, "u"),
+    (KeyKind::Tag, "A"),
+    (KeyKind::Tag, "x"),
+    (KeyKind::Key, "A"),
+];
 const TICKET: Ticket = Ticket(1);
 
 /// A filter that has to read every record.
@@ -184,6 +194,13 @@ impl World {
         config.tail_bytes_max = *random.pick(&[0, 16_384, 1 << 20]);
         config.read_bytes_max = *random.pick(&[0, 32_768, 1 << 20]);
         config.index_bytes_max = *random.pick(&[0, 8192, 1 << 20]);
+        // The same in every life of a shard, or the log alone would make other runs of rows than are on disk.
+        config.key_rows_max = match geometry.chunk_bytes {
+            4096 => 3,
+            8192 => 40,
+            16_384 => 500,
+            _ => 65_472,
+        };
         config.eager_write_bytes = *random.pick(&[0, 1000, 20_000]);
         config.undurable_bytes_max = *random.pick(&[10_000, 1 << 20]);
         config.waiting_bytes_max = *random.pick(&[0, 5_000, 1 << 20]);
@@ -232,9 +249,10 @@ impl World {
             8 | 9 => self.send_batch(),
             10 | 11 => self.change_something_small(),
             12 => self.fetch_somewhere(),
-            13 => match self.random.below(3) {
+            13 => match self.random.below(4) {
                 0 => self.search_some_time(),
                 1 => self.look_at_some_store_time(),
+                2 => self.query_some_key(),
                 _ => self.read_some_record(),
             },
             14 => {
@@ -833,6 +851,10 @@ impl World {
             while offset < max {
                 offset = self.fetch_and_check(topic, queue_id, offset, &TagFilter::All);
             }
+        }
+        for topic in TOPICS {
+            let (kind, key) = *self.random.pick(&SEARCHED);
+            self.query_and_check(topic, kind, key, usize::MAX);
         }
         self.disk.faults = faults;
         let offsets: BTreeMap<_, _> = self.shard.offsets().map(|(g, t, q, offset)| ((g, t, q), offset)).collect();

@@ -110,6 +110,27 @@ headers! {
         consumer_group: optional Text<'a> = "consumerGroup";
     }
 
+    /// QUERY_MESSAGE (12).
+    QueryMessageHeader<'a> {
+        topic: required Text<'a> = "topic";
+        /// A word of `KEYS`, a `UNIQ_KEY` or a tag.
+        key: required Text<'a> = "key";
+        max_num: required i32 = "maxNum";
+        /// ms since the epoch; both times are included.
+        begin_timestamp: required i64 = "beginTimestamp";
+        end_timestamp: required i64 = "endTimestamp";
+        /// `true` in any letter case: the key is a unique one, whatever `indexType` says.
+        unique_key_query: optional Text<'a> = "_UNIQUE_KEY_QUERY";
+        /// `K` (also when absent), `U` or `T`.
+        index_type: optional Text<'a> = "indexType";
+    }
+
+    /// Reply to 12: when the newest message of the index was stored, and where.
+    QueryMessageReply {
+        index_last_update_timestamp: required i64 = "indexLastUpdateTimestamp";
+        index_last_update_phyoffset: required i64 = "indexLastUpdatePhyoffset";
+    }
+
     /// VIEW_MESSAGE_BY_ID (33).
     ViewMessageHeader<'a> {
         /// Physical offset in wire form.

@@ -58,8 +58,8 @@ table! {
     - transWriteOriginTransHalfEnable, Bool, "true", no_effect, ROCKSDB;
     - indexRocksDBEnable, Bool, "false", no_effect, ROCKSDB;
     - maxRocksDBIndexQueryDays, INT, "7", no_effect, ROCKSDB;
-    - indexFileWriteEnable, Bool, "true", not_yet, INDEX;
-    - indexFileReadEnable, Bool, "true", not_yet, INDEX;
+    - indexFileWriteEnable, Bool, "true", no_effect, OWN_INDEX;
+    - indexFileReadEnable, Bool, "true", no_effect, OWN_INDEX;
     * storeType, Text, "default", no_effect, ROCKSDB;
     - iteratorWhenUseRocksdbConsumeQueue, Bool, "true", no_effect, ROCKSDB;
     - mappedFileSizeConsumeQueue, INT, "6000000", no_effect, OWN_LOG;
@@ -84,7 +84,7 @@ table! {
     - diskMaxUsedSpaceRatio, Int(1, 100), "75", used, "disk fuller than this percentage (10 to 95): expired segments go at any hour";
     * fileReservedTime, Int(1, 1_000_000), "72", used, "hours a segment is kept after its last message";
     * deleteFileBatchMax, Int(1, 1_000_000), "10", used, "segments of a shard that go in one look, at most";
-    - putMsgIndexHightWater, INT, "600000", not_yet, INDEX;
+    - putMsgIndexHightWater, INT, "600000", no_effect, OWN_INDEX;
     - maxMessageSize, Int(1, 16_777_216), "4194304", used, "largest body of a message, bytes; a frame never holds more than 16 MiB";
     - maxFilterMessageSize, Int(1, 1_600_000), "16000", not_yet, "a pull with a filter examines 800 rows or more, whatever is written here";
     - checkCRCOnRecover, Bool, "true", no_effect, OWN_RECOVERY;
@@ -101,11 +101,11 @@ table! {
     * maxTransferBytesOnMessageInDisk, Int(1, 16_777_216), "65536", not_yet, ONE_LIMIT;
     * maxTransferCountOnMessageInDisk, Int(1, 65_535), "8", not_yet, ONE_LIMIT;
     * accessMessageInMemoryMaxRatio, Int(0, 100), "40", not_yet, ONE_LIMIT;
-    * messageIndexEnable, Bool, "true", not_yet, INDEX;
-    - maxHashSlotNum, INT, "5000000", not_yet, INDEX;
-    - maxIndexNum, INT, "20000000", not_yet, INDEX;
-    - maxMsgsNumBatch, INT, "64", not_yet, INDEX;
-    * messageIndexSafe, Bool, "false", not_yet, INDEX;
+    * messageIndexEnable, Bool, "true", used, "whether messages are found by key, unique key and tag; those stored while it is false are not";
+    - maxHashSlotNum, INT, "5000000", no_effect, OWN_INDEX;
+    - maxIndexNum, INT, "20000000", no_effect, OWN_INDEX;
+    - maxMsgsNumBatch, Int(1, 1024), "64", used, "most messages an answer to a query by key has";
+    * messageIndexSafe, Bool, "false", no_effect, OWN_INDEX;
     - haListenPort, INT, "10912", not_yet, REPLICATION;
     - haSendHeartbeatInterval, INT, "5000", not_yet, REPLICATION;
     - haHousekeepingInterval, INT, "20000", not_yet, REPLICATION;
@@ -126,7 +126,7 @@ table! {
     - duplicationEnable, Bool, "false", no_effect, OWN_RECOVERY;
     - diskFallRecorded, Bool, "true", not_yet, STATISTICS;
     - osPageCacheBusyTimeOutMills, LONG, "1000", no_effect, NO_LOCKS;
-    - defaultQueryMaxNum, INT, "32", not_yet, INDEX;
+    - defaultQueryMaxNum, Int(1, 1024), "32", used, "most messages an answer to a query by unique key has, within maxMsgsNumBatch";
     * transientStorePoolEnable, Bool, "false", no_effect, OWN_LOG;
     - transientStorePoolSize, INT, "5", no_effect, OWN_LOG;
     - fastFailIfNoBufferInStorePool, Bool, "false", no_effect, OWN_LOG;

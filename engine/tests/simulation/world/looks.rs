@@ -1,8 +1,9 @@
 //! What consumers see besides messages: bounds, and times.
 
-use rmq_engine::{Boundary, Bounds, Searched, StoreTime};
+use rmq_engine::{Boundary, Bounds, KeyKind, KeyQueried, KeyQuery, PhysicalOffset, Searched, StoreTime};
 
-use super::{TICKET, World};
+use super::{SEARCHED, TICKET, World};
+use crate::model::Sent;
 
 /// Rows of one page of the index: how exactly the first offset of a queue is known.
 const ROWS_PER_PAGE: i64 = 128;
@@ -93,5 +94,52 @@ impl World {
             }
         }
         panic!("a look at a store time never ends");
+    }
+
+    pub(super) fn query_some_key(&mut self) {
+        let (topic, _) = self.place();
+        let (kind, key) = *self.random.pick(&SEARCHED);
+        let count_max = *self.random.pick(&[1, 3, 64, usize::MAX]);
+        self.query_and_check(topic, kind, key, count_max);
+    }
+
+    /// Every durable message with the key is found, the newest first, and nothing else.
+    pub(super) fn query_and_check(&mut self, topic: &'static str, kind: KeyKind, key: &str, count_max: usize) {
+        let before = self.with_key(topic, kind, key);
+        let mut query = KeyQuery::new(topic, kind, key, (i64::MIN, i64::MAX), count_max, usize::MAX);
+        for _ in 0..20_000 {
+            match self.shard.query_key(&mut query, TICKET) {
+                KeyQueried::Pending => self.await_ready(),
+                KeyQueried::Failed(_) => return assert!(0 < self.disk.faults.read_error),
+                KeyQueried::Done => {
+                    let found: Vec<_> = query.into_found().iter().map(|found| found.physical_offset).collect();
+                    // More may have become durable while the disk was asked.
+                    let after = self.with_key(topic, kind, key);
+                    let missed: Vec<_> = before.iter().take(count_max).filter(|at| !found.contains(at)).collect();
+                    assert!(missed.is_empty() || found.len() == count_max, "{missed:?} have {key} and are not found");
+                    assert!(found.iter().all(|at| after.contains(at)), "{found:?} are not all among {after:?}");
+                    return assert!(found.is_sorted_by(|newer, older| older < newer), "{found:?}");
+                }
+            }
+        }
+        panic!("a query never ends");
+    }
+
+    /// The messages of a topic that have the key and can be read, the newest first.
+    fn with_key(&self, topic: &str, kind: KeyKind, key: &str) -> Vec<PhysicalOffset> {
+        let queues = self.state.queues.iter().filter(|((of, _), _)| *of == topic).flat_map(|(_, sent)| sent);
+        let is_readable = |sent: &&Sent| {
+            let position = sent.physical_offset.position();
+            self.shard.log_start() <= position && position < self.shard.durable()
+        };
+        let has_key = |sent: &&Sent| match kind {
+            KeyKind::Tag => sent.properties.ends_with(format!("TAGS\x01{key}\x02").as_bytes()),
+            KeyKind::Key | KeyKind::Unique => {
+                ["x", "y", "u"].contains(&key) && sent.properties.starts_with(b"KEYS\x01x y\x02UNIQ_KEY\x01u")
+            }
+        };
+        let mut found: Vec<_> = queues.filter(is_readable).filter(has_key).map(|sent| sent.physical_offset).collect();
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        found
     }
 }

@@ -77,7 +77,15 @@ final class Cluster implements AutoCloseable {
     }
 
     DefaultMQProducer newProducer() {
-        DefaultMQProducer fresh = new DefaultMQProducer(name("producers"));
+        return set(new DefaultMQProducer(name("producers")));
+    }
+
+    /** A producer that tells what it sends in a topic of traces. */
+    DefaultMQProducer tracingProducer(String traces) {
+        return set(new DefaultMQProducer(name("tracing"), true, traces));
+    }
+
+    private DefaultMQProducer set(DefaultMQProducer fresh) {
         fresh.setNamesrvAddr(namesrv);
         fresh.setInstanceName(instance());
         fresh.setSendMsgTimeout(30_000);
@@ -87,7 +95,15 @@ final class Cluster implements AutoCloseable {
 
     /** A push consumer that begins at the oldest message; subscribe it, give it a listener, start it. */
     DefaultMQPushConsumer pushConsumer(String group) {
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
+        return set(new DefaultMQPushConsumer(group));
+    }
+
+    /** As {@link #pushConsumer}, and it tells what it consumes in a topic of traces. */
+    DefaultMQPushConsumer tracingConsumer(String group, String traces) {
+        return set(new DefaultMQPushConsumer(group, true, traces));
+    }
+
+    private DefaultMQPushConsumer set(DefaultMQPushConsumer consumer) {
         consumer.setNamesrvAddr(namesrv);
         consumer.setInstanceName(instance());
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);

@@ -2,12 +2,20 @@ package ringmq.clients;
 
 import java.util.List;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQClientException;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 final class QueueScenarios {
+    /** What the client says by itself when no broker has found anything. */
+    private static final int NO_MESSAGE = 208;
+
     private QueueScenarios() {}
 
     static void bounds(Cluster cluster) throws Exception {
@@ -43,6 +51,58 @@ final class QueueScenarios {
         }
         Check.equal(0L, reader.searchOffset(queue, stored.get(0).getStoreTimestamp() - 3_600_000), "offset an hour before");
         Check.equal(6L, reader.searchOffset(queue, stored.get(5).getStoreTimestamp() + 1), "offset after the last message");
+    }
+
+    /** Messages are found by the words of their keys and by their unique keys, the newest first. */
+    static void queryMessage(Cluster cluster) throws Exception {
+        String topic = cluster.topic("query", 4);
+        long begin_ms = System.currentTimeMillis() - 1000;
+        SendResult last = null;
+        for (int i = 0; i < 8; i++) {
+            last = cluster.producer().send(new Message(topic, "TagQ", "all own" + i, ("body " + i).getBytes()));
+        }
+        List<MessageExt> all = query(cluster, topic, "all", 64, begin_ms);
+        Check.equal(8, all.size(), "messages with the key all");
+        Check.equal(3, query(cluster, topic, "all", 3, begin_ms).size(), "messages of at most three");
+        List<MessageExt> one = query(cluster, topic, "own5", 64, begin_ms);
+        Check.equal(1, one.size(), "messages with the key own5");
+        Check.equal("body 5", new String(one.get(0).getBody()), "body of own5");
+        MessageExt byId = cluster.producer().viewMessage(topic, last.getMsgId());
+        Check.equal("body 7", new String(byId.getBody()), "body by unique key");
+        Check.equal(0, query(cluster, topic, "nobody", 64, begin_ms).size(), "messages with a key nobody has");
+        Check.equal(0, query(cluster, topic, "TagQ", 64, begin_ms).size(), "messages whose tag is asked for as a key");
+    }
+
+    /** What a tracing producer and a tracing consumer say of a message is found by its id. */
+    static void traceMessage(Cluster cluster) throws Exception {
+        String traces = cluster.topic("traces", 1);
+        String topic = cluster.topic("traced", 1);
+        DefaultMQProducer producer = cluster.tracingProducer(traces);
+        producer.start();
+        SendResult sent = producer.send(new Message(topic, "TagT", "key", "traced".getBytes()));
+        DefaultMQPushConsumer consumer = cluster.tracingConsumer(cluster.name("traced"), traces);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) ->
+            ConsumeConcurrentlyStatus.CONSUME_SUCCESS);
+        consumer.start();
+        Cluster.await("traces of " + sent.getMsgId(), () -> {
+            StringBuilder told = new StringBuilder();
+            for (MessageExt trace : query(cluster, traces, sent.getMsgId(), 64, 0)) {
+                told.append(new String(trace.getBody()));
+            }
+            String text = told.toString();
+            return text.contains("Pub\u0001") && text.contains("SubBefore\u0001") && text.contains("SubAfter\u0001");
+        });
+    }
+
+    private static List<MessageExt> query(Cluster cluster, String topic, String key, int max, long begin_ms)
+            throws Exception {
+        try {
+            return cluster.producer().queryMessage(topic, key, max, begin_ms, Long.MAX_VALUE).getMessageList();
+        } catch (MQClientException none) {
+            Check.equal(NO_MESSAGE, none.getResponseCode(), "code of a query that finds nothing");
+            return List.of();
+        }
     }
 
     /** The offset message id of a send answer leads back to the message. */

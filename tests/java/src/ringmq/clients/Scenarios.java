@@ -46,8 +46,10 @@ public final class Scenarios {
         Map.entry("lite_pull_assign_seek", PullScenarios::liteAssignSeek),
         Map.entry("pull_old", PullScenarios::old),
         Map.entry("pull_long_polling", PullScenarios::longPolling),
+        Map.entry("query_message", QueueScenarios::queryMessage),
         Map.entry("queue_bounds", QueueScenarios::bounds),
         Map.entry("queue_search_time", QueueScenarios::searchTime),
+        Map.entry("trace_message", QueueScenarios::traceMessage),
         Map.entry("view_message", QueueScenarios::viewMessage)));
 
     static {
