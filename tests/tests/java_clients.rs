@@ -66,6 +66,8 @@ scenarios!(
     send_big_body,
     send_oneway,
     send_sync,
+    transaction_check,
+    transaction_end,
     view_message;
     only 5.5.0:
     pop_order,
