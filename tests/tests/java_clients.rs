@@ -68,6 +68,8 @@ scenarios!(
     send_oneway,
     send_sync,
     trace_message,
+    transaction_check,
+    transaction_end,
     view_message;
     only 5.5.0:
     pop_order,

@@ -28,6 +28,8 @@ public final class Scenarios {
         Map.entry("push_rebalance", PushScenarios::rebalance),
         Map.entry("delay_levels", DelayScenarios::levels),
         Map.entry("delay_timers", DelayScenarios::timers),
+        Map.entry("transaction_check", TransactionScenarios::check),
+        Map.entry("transaction_end", TransactionScenarios::end),
         Map.entry("filter_sql", FilterScenarios::sql),
         Map.entry("mode_consume_from_where", ModeScenarios::consumeFromWhere),
         Map.entry("mode_suspend_resume", ModeScenarios::suspendResume),
