@@ -259,7 +259,9 @@ impl KeyIndex {
 
     /// Lets go of runs all of whose messages are before `log_start`.
     pub fn trim(&mut self, log_start: u64, pages: &mut IndexPages) {
-        while let Some(run) = self.runs.pop_front_if(|run| run.last_position < log_start) {
+        while self.runs.front().is_some_and(|run| run.last_position < log_start)
+            && let Some(run) = self.runs.pop_front()
+        {
             self.first_run += 1;
             run.pages.iter().for_each(|page| pages.free(page.page));
         }

@@ -79,6 +79,16 @@ fn a_delayed_message_is_delivered_when_its_level_says_and_not_before() {
 }
 
 #[test]
+fn a_level_that_is_no_number_is_refused() {
+    let mut cores = Cores::new(1);
+    for level in ["x", "1.5", "9223372036854775808"] {
+        let refused = send(&mut cores, 0, &[("DELAY", level)], "x");
+        assert_eq!(refused.code, response::SYSTEM_ERROR, "{level}");
+        assert!(refused.remark.contains("messageDelayLevel"), "{}", refused.remark);
+    }
+}
+
+#[test]
 fn a_level_beyond_the_last_is_the_last_and_levels_can_be_set() {
     let mut cores = Cores::with_config(1, &[("messageDelayLevel", "2s 1m")]);
     let start_ms = cores.now_ms;

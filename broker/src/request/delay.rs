@@ -17,6 +17,8 @@ use crate::owed::{OWED_MAX, OwedQueue};
 pub struct Asked<'a> {
     /// `DELAY`; 0 without one.
     pub level: i64,
+    /// `DELAY` is not a number.
+    is_level_wrong: bool,
     pub timer_delay_sec: Option<&'a [u8]>,
     pub timer_delay_ms: Option<&'a [u8]>,
     pub timer_deliver_ms: Option<&'a [u8]>,
@@ -40,7 +42,10 @@ impl<'a> Asked<'a> {
     /// Takes in one property.
     pub fn note(&mut self, key: &[u8], value: &'a [u8]) {
         match key {
-            b"DELAY" => self.level = number(value).unwrap_or(0),
+            b"DELAY" => {
+                let level = number(value);
+                (self.level, self.is_level_wrong) = (level.unwrap_or(0), level.is_none());
+            }
             b"TIMER_DELAY_SEC" => self.timer_delay_sec = Some(value),
             b"TIMER_DELAY_MS" => self.timer_delay_ms = Some(value),
             b"TIMER_DELIVER_MS" => self.timer_deliver_ms = Some(value),
@@ -52,7 +57,7 @@ impl<'a> Asked<'a> {
 
     /// Whether anything asks for a later delivery.
     pub fn is_anything(&self) -> bool {
-        self.level > 0 || self.is_timer()
+        self.level > 0 || self.is_level_wrong || self.is_timer()
     }
 
     fn is_timer(&self) -> bool {
@@ -66,6 +71,10 @@ impl<'a> Asked<'a> {
         let (config, now_ms) = (&broker.config, broker.now_ms);
         if !self.is_anything() {
             return Ok(None);
+        }
+        if self.is_level_wrong {
+            let levels = "a level is a whole number: 1 for the first delay of messageDelayLevel, 0 for none";
+            return Err(Refusal::new(response::SYSTEM_ERROR, format!("the property DELAY is no number; {levels}")));
         }
         if broker.owed.is_full() {
             let remark = format!(

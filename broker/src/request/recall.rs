@@ -18,7 +18,8 @@ const RECALL_TAG: &str = "_RECALL_TAG_";
 pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = RecallHeader::decode(&request.frame)?;
     let topic = header.topic.to_cow();
-    let handle = check(broker, &topic, &header.recall_handle.to_cow())?;
+    let handle = header.recall_handle.as_ref().map(|handle| handle.to_cow()).unwrap_or_default();
+    let handle = check(broker, &topic, &handle)?;
     let producer_group = header.producer_group.as_ref().map(|group| group.to_cow().into_owned()).unwrap_or_default();
     let (to, born_host) = (request.reply_address(), request.origin.address);
     let unique_key = handle.unique_key.clone();

@@ -186,7 +186,7 @@ headers! {
     RecallHeader<'a> {
         producer_group: optional Text<'a> = "producerGroup";
         topic: required Text<'a> = "topic";
-        recall_handle: required Text<'a> = "recallHandle";
+        recall_handle: optional Text<'a> = "recallHandle";
     }
 
     /// SWITCH_TIMER_ENGINE (5001).

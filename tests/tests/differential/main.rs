@@ -43,12 +43,12 @@ const SECTIONS: [Section; 12] = [
     Section { name: "offsets", run: offsets::run, is_built: true },
     Section { name: "admin", run: admin::run, is_built: true },
     Section { name: "queries by id", run: queries::by_id, is_built: true },
-    Section { name: "queries by key", run: queries::by_key, is_built: false },
+    Section { name: "queries by key", run: queries::by_key, is_built: true },
     Section { name: "delays", run: delays::levels, is_built: true },
     Section { name: "timers", run: delays::timers, is_built: true },
     Section { name: "retries", run: retries::run, is_built: true },
-    Section { name: "transactions", run: transactions::run, is_built: false },
-    Section { name: "pops", run: pops::run, is_built: false },
+    Section { name: "transactions", run: transactions::run, is_built: true },
+    Section { name: "pops", run: pops::run, is_built: true },
     Section { name: "sql", run: sql::run, is_built: true },
 ];
 
