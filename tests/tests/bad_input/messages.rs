@@ -7,7 +7,6 @@ use crate::bystander::Bystander;
 use crate::{assert_refused, cluster, connect, pull_acknowledged};
 
 const SYSTEM_ERROR: i32 = 1;
-const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
 const MESSAGE_ILLEGAL: i32 = 13;
 const NO_PERMISSION: i32 = 16;
 const INVALID_PARAMETER: i32 = 29;
@@ -206,27 +205,26 @@ fn queues_a_topic_does_not_have_are_refused() {
 }
 
 #[test]
-fn messages_that_need_what_is_missing_are_refused() {
+fn delays_that_cannot_be_and_batches_with_delays_or_transactions_are_refused() {
     if !is_for_ringmq() {
         return;
     }
     let mut connection = connect();
-    make_topic(&mut connection, "unbuilt_properties");
-    let properties = [
-        ("DELAY", "3"),
-        ("TIMER_DELAY_SEC", "10"),
-        ("TIMER_DELAY_MS", "10000"),
-        ("TIMER_DELIVER_MS", "4000000000000"),
-        ("TRAN_MSG", "true"),
-    ];
-    for (key, value) in properties {
+    make_topic(&mut connection, "wrong_delays");
+    for (key, value, code, words) in [
+        ("DELAY", "three", SYSTEM_ERROR, "messageDelayLevel"),
+        ("TIMER_DELAY_SEC", "259201", MESSAGE_ILLEGAL, "timerMaxDelaySec"),
+        ("TIMER_DELAY_MS", "soon", MESSAGE_ILLEGAL, "timerMaxDelaySec"),
+        ("TIMER_DELIVER_MS", "4000000000000", MESSAGE_ILLEGAL, "timerMaxDelaySec"),
+        ("TRAN_MSG\u{1}true\u{2}DELAY", "3", MESSAGE_ILLEGAL, "TRAN_MSG"),
+    ] {
         let text = format!("KEYS\u{1}k\u{2}{key}\u{1}{value}\u{2}");
-        let reply = connection.call(&Request::send("unbuilt_properties", 0, &text, b"body"));
-        assert_refused(&reply, REQUEST_CODE_NOT_SUPPORTED, &[key]);
+        let reply = connection.call(&Request::send("wrong_delays", 0, &text, b"body"));
+        assert_refused(&reply, code, &[words]);
         let length = i16::try_from(text.len()).expect("short properties");
         let items = item(b"body", 4, text.as_bytes(), length);
-        let reply = connection.call(&Request::batch("unbuilt_properties", 0, &items));
-        assert_refused(&reply, REQUEST_CODE_NOT_SUPPORTED, &[key]);
-        assert_eq!(max_offset(&mut connection, "unbuilt_properties", 0), 1, "{key}: something was stored");
+        let reply = connection.call(&Request::batch("wrong_delays", 0, &items));
+        assert_refused(&reply, MESSAGE_ILLEGAL, &["batch"]);
+        assert_eq!(max_offset(&mut connection, "wrong_delays", 0), 1, "{key}: something was stored");
     }
 }
