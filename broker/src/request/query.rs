@@ -1,4 +1,5 @@
-//! QUERY_MESSAGE (12): the messages of a topic that have a key, a unique key or a tag, the newest first.
+//! QUERY_MESSAGE (12): the messages of a topic that have a key, a unique key or a tag: the newest of them, in the order
+//! they were stored.
 //!
 //! Every core looks into the index of its own shard; the core that received the request merges what they found.
 
@@ -112,6 +113,7 @@ fn merge(parts: Vec<Part>, count_max: usize) -> Result<Answer, Refusal> {
     if found.is_empty() {
         return Err(Refusal::new(response::QUERY_NOT_FOUND, "can not find message, maybe time range not correct"));
     }
+    found.reverse();
     let header = QueryMessageReply { index_last_update_timestamp: store_time_ms, index_last_update_phyoffset: at };
     Ok(Answer { found, header })
 }
@@ -158,18 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_by_key_unique_key_and_tag_newest_first() {
+    fn the_newest_messages_are_found_by_key_unique_key_and_tag() {
         let mut cores = filled(&[]);
         let all = query(&mut cores, "all", "64", ALWAYS, &[]);
-        assert_eq!((all.code, bodies(&all).join("")), (response::SUCCESS, "543210".to_owned()));
+        assert_eq!((all.code, bodies(&all).join("")), (response::SUCCESS, "012345".to_owned()));
         assert_eq!(all.ext("indexLastUpdateTimestamp"), cores.now_ms.to_string());
         assert!(!all.ext("indexLastUpdatePhyoffset").is_empty());
-        assert_eq!(bodies(&query(&mut cores, "all", "2", ALWAYS, &[])), ["5", "4"]);
+        assert_eq!(bodies(&query(&mut cores, "all", "2", ALWAYS, &[])), ["4", "5"]);
         assert_eq!(bodies(&query(&mut cores, "own3", "64", ALWAYS, &[("indexType", "K")])), ["3"]);
         let unique = ("_UNIQUE_KEY_QUERY", "true");
         assert_eq!(bodies(&query(&mut cores, "u4", "0", ALWAYS, &[unique])), ["4"]);
         assert_eq!(bodies(&query(&mut cores, "u4", "1", ALWAYS, &[("indexType", "U")])), ["4"]);
-        assert_eq!(bodies(&query(&mut cores, "A", "64", ALWAYS, &[("indexType", "T"), ("lastKey", "x")])), ["1", "0"]);
+        assert_eq!(bodies(&query(&mut cores, "A", "64", ALWAYS, &[("indexType", "T"), ("lastKey", "x")])), ["0", "1"]);
     }
 
     #[test]
@@ -188,14 +190,14 @@ mod tests {
     fn only_messages_stored_between_the_times_are_found() {
         let mut cores = filled(&[]);
         let (third, fourth) = ((cores.now_ms - 3000).to_string(), (cores.now_ms - 2000).to_string());
-        assert_eq!(bodies(&query(&mut cores, "all", "64", (&third, &fourth), &[])), ["3", "2"]);
+        assert_eq!(bodies(&query(&mut cores, "all", "64", (&third, &fourth), &[])), ["2", "3"]);
         assert_eq!(query(&mut cores, "all", "64", (&fourth, &third), &[]).code, response::QUERY_NOT_FOUND);
     }
 
     #[test]
     fn settings_bound_the_number_of_messages_found() {
         let mut cores = filled(&[("maxMsgsNumBatch", "3"), ("defaultQueryMaxNum", "1")]);
-        assert_eq!(bodies(&query(&mut cores, "all", "64", ALWAYS, &[])), ["5", "4", "3"]);
+        assert_eq!(bodies(&query(&mut cores, "all", "64", ALWAYS, &[])), ["3", "4", "5"]);
         assert_eq!(bodies(&query(&mut cores, "all", "64", ALWAYS, &[("_UNIQUE_KEY_QUERY", "TRUE")])), ["5"]);
     }
 
