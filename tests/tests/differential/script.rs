@@ -224,6 +224,14 @@ fn kind_of_remark(remark: &str) -> String {
 /// Times of the clock, identifiers the broker makes, addresses and places in the log become words that say so. Lists are
 /// masked item by item.
 fn masked(key: &str, value: &str) -> String {
+    if key == "POP_CK" {
+        // The fourth part is the number of a revive queue, which Apache's broker draws.
+        let parts = value.split(' ').enumerate();
+        return parts
+            .map(|(at, part)| masked(if at == 3 { PLACES[0] } else { "" }, part))
+            .collect::<Vec<_>>()
+            .join(" ");
+    }
     for separator in [' ', ',', ';', '@'] {
         if value.contains(separator) {
             let items: Vec<_> = value.split(separator).map(|item| masked(key, item)).collect();
