@@ -376,7 +376,8 @@ fn store_batch(
     for item in batch::items(body) {
         let item = item.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
         let found = look_at(item.properties);
-        if is_special(&found) {
+        // Properties of items are stored as they are, and what begins so is owed.
+        if is_special(&found) || item.properties.starts_with(DUE_PROPERTY.as_bytes()) {
             return Err(special_in_batch());
         }
         check_sizes(broker, item.body.len(), item.properties.len())?;

@@ -40,6 +40,8 @@ fn a_batch_whose_header_asks_for_delay_time_or_transaction_is_illegal() {
     }
     let item_with_delay = batch(&mut cores, &[], "0", "DELAY\u{1}2\u{2}");
     assert_eq!(item_with_delay.code, response::MESSAGE_ILLEGAL);
+    let item_as_if_owed = batch(&mut cores, &[], "0", "__DUE_MS\u{1}5\u{2}");
+    assert_eq!(item_as_if_owed.code, response::MESSAGE_ILLEGAL);
     assert_eq!(stored(&mut cores, "T"), 2);
 }
 
