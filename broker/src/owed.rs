@@ -443,8 +443,23 @@ pub fn give_up(broker: &mut Broker, queue: OwedQueue, offset: i64) -> Handled {
     }
 }
 
-/// The log did not take what is due: later, then.
-pub fn hold(broker: &mut Broker, error: &AppendError) -> Handled {
+/// What should take the place of an owed message was not stored: later, then; or never, if it cannot be. A client that
+/// writes to an internal topic by its name may have made it up, and must not hold up the others.
+pub fn not_stored(broker: &mut Broker, queue: OwedQueue, offset: i64, error: &AppendError) -> Handled {
+    match error {
+        AppendError::BatchFull { .. } | AppendError::Poisoned | AppendError::SegmentUnavailable { .. } => {
+            hold(broker, error)
+        }
+        error => {
+            let topic = queue.topic();
+            tracing::error!(core = broker.core, topic, offset, %error, "an owed message cannot be stored and is given up");
+            give_up(broker, queue, offset)
+        }
+    }
+}
+
+/// The log takes nothing now: later, then.
+fn hold(broker: &mut Broker, error: &AppendError) -> Handled {
     match error {
         AppendError::BatchFull { .. } => broker.owed.is_waiting = true,
         error => rest(broker, &format!("what is due cannot be stored: {error}")),
@@ -477,17 +492,7 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
     broker.scratch = text;
     match appended {
         Ok(_) => Handled::Taken,
-        Err(AppendError::FieldTooLong { field, .. }) => {
-            tracing::error!(
-                core = broker.core,
-                topic = queue.topic(),
-                offset,
-                field,
-                "an owed message cannot be stored"
-            );
-            give_up(broker, *queue, *offset)
-        }
-        Err(error) => hold(broker, &error),
+        Err(error) => not_stored(broker, *queue, *offset, &error),
     }
 }
 
@@ -608,7 +613,7 @@ fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: Mess
             };
             match moved {
                 Ok(_) => Handled::Taken,
-                Err(error) => hold(broker, &error),
+                Err(error) => not_stored(broker, queue, offset, &error),
             }
         }
     }

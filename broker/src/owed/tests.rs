@@ -259,3 +259,19 @@ fn a_message_sent_back_returns_after_the_delay_of_its_try() {
     at(&mut cores, start_ms + 10 * SECOND_MS);
     assert_eq!(retried(&mut cores), 1, "level 3 is 10 s");
 }
+
+#[test]
+fn what_a_client_makes_up_in_an_internal_queue_holds_up_nobody() {
+    let mut cores = Cores::new(1);
+    let start_ms = cores.now_ms;
+    let made_up = [("REAL_TOPIC", "T"), ("REAL_QID", "4000000000")];
+    let taken = cores.send(0, "rmq_sys_wheel_timer", 0, &made_up);
+    assert_eq!(taken.code, 0, "as in RocketMQ: {}", taken.remark);
+    cores.send(0, "SCHEDULE_TOPIC_XXXX", 0, &made_up);
+    send(&mut cores, 0, &[("DELAY", "1")], "level");
+    send(&mut cores, 0, &[("TIMER_DELAY_MS", "500")], "timer");
+    cores.restart();
+    at(&mut cores, start_ms + 2000);
+    assert_eq!(bodies(&mut cores, "T", 0), ["timer", "level"]);
+    assert_eq!(cores.broker(0).owed.count(), 0);
+}

@@ -61,7 +61,7 @@ pub fn check(broker: &mut Broker, due: &Due<'_>) -> Handled {
             broker.after(placed.end, After::Do(Box::new(ask)));
             Handled::Taken
         }
-        Err(error) => owed::hold(broker, &error),
+        Err(error) => owed::not_stored(broker, due.queue, due.offset, &error),
     }
 }
 
@@ -141,7 +141,7 @@ fn discard(broker: &mut Broker, due: &Due<'_>) -> Handled {
             broker.halves.forget(half);
             Handled::Taken
         }
-        Err(error) => owed::hold(broker, &error),
+        Err(error) => owed::not_stored(broker, due.queue, due.offset, &error),
     }
 }
 
