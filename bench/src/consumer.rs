@@ -402,9 +402,10 @@ fn on_records(
         if let Some(check) = &mut reader.check {
             check.take(&record);
         }
-        let due_us = stamp::read(record.body).map(|stamp| record.due_us(stamp.due_us));
+        let due_us = stamp::read(record.body).map(|stamp| stamp.due_us);
         if let Some(due_us) = due_us.ok().filter(|due_us| *due_us >= opens_us) {
-            tally.early += u64::from(now_us < due_us);
+            // Brokers count in milliseconds.
+            tally.early += u64::from(now_us / 1_000 < due_us / 1_000);
             tally.latencies.record(now_us.saturating_sub(due_us).saturating_mul(1_000));
         }
     }

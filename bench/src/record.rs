@@ -19,18 +19,6 @@ pub struct Record<'a> {
     properties: &'a [u8],
 }
 
-impl Record<'_> {
-    /// When the broker was to deliver a message that `due_us` was asked for, in microseconds since 1970: RocketMQ rounds
-    /// the due time of a timer message and writes it into TIMER_OUT_MS.
-    pub fn due_us(&self, due_us: u64) -> u64 {
-        if due_us / 1_000 <= self.born_ms {
-            return due_us;
-        }
-        let rounded_ms = self.property("TIMER_OUT_MS\u{1}").and_then(|text| text.parse::<u64>().ok());
-        rounded_ms.map_or(due_us, |due_ms| due_ms * 1_000)
-    }
-}
-
 impl<'a> Record<'a> {
     /// The value of a property; `name` ends with the separator 1.
     pub fn property(&self, name: &str) -> Option<&'a str> {
@@ -140,15 +128,6 @@ mod tests {
         };
         assert_eq!(records, [expected, expected]);
         assert_eq!(crc32fast::hash(b"hi") & 0x7fff_ffff, expected.body_crc);
-    }
-
-    #[test]
-    fn the_rounded_due_time_counts_for_delayed_messages_only() {
-        let properties = b"DELAY\x011\x02TIMER_OUT_MS\x015000\x02";
-        let record = Record { queue_id: 0, queue_offset: 0, body_crc: 0, born_ms: 1_000, body: b"", properties };
-        assert_eq!(record.due_us(5_700_000), 5_000_000);
-        assert_eq!(record.due_us(1_000_999), 1_000_999);
-        assert_eq!(Record { properties: b"", ..record }.due_us(5_700_000), 5_700_000);
     }
 
     #[test]

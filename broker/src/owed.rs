@@ -33,6 +33,11 @@ const UNDURABLE_BYTES_MAX: u64 = 2 << 20;
 /// How many messages are read before they are due.
 const READ_AHEAD: usize = 2048;
 const READ_AHEAD_MS: i64 = 500;
+/// From here on what is due is late, and the order of due times matters less than that of the log, in which it is read at
+/// the disk's full rate.
+const LATE_MS: i64 = 50;
+/// How many late messages are put into that order at once.
+const LATE_MAX: usize = 65_536;
 /// Pages of rows one turn of the start looks at, and asks for at once.
 const PAGES_PER_TURN: usize = 64;
 const ROWS_PER_PAGE: i64 = 128;
@@ -148,6 +153,10 @@ pub struct Owed {
     later: BTreeMap<i64, Vec<Open>>,
     near: BTreeMap<(i64, Place), MessageRef>,
     opened_s: i64,
+    /// What is late, and goes before all in `near`.
+    late: VecDeque<Open>,
+    /// How many of the first of them were read.
+    late_read_count: usize,
     count: usize,
     unread: VecDeque<Unread>,
     clearing: Clearing,
@@ -173,6 +182,8 @@ impl Owed {
             later: BTreeMap::new(),
             near: BTreeMap::new(),
             opened_s: i64::MIN,
+            late: VecDeque::new(),
+            late_read_count: 0,
             count: 0,
             unread: unread.collect(),
             clearing: Clearing::default(),
@@ -207,12 +218,52 @@ impl Owed {
         }
     }
 
+    /// The one whose time has come first.
+    fn next_due(&self, now_ms: i64) -> Option<((i64, Place), MessageRef)> {
+        if let Some(open) = self.late.front() {
+            return Some(((open.due_ms, open.place), open.message));
+        }
+        let (key, message) = self.near.first_key_value()?;
+        (key.0 <= now_ms).then_some((*key, *message))
+    }
+
+    /// Takes away what [`next_due`](Self::next_due) gave.
     fn remove(&mut self, key: (i64, Place)) {
-        self.near.remove(&key);
         self.count -= 1;
+        if self.late.pop_front().is_some() {
+            self.late_read_count = self.late_read_count.saturating_sub(1);
+            return;
+        }
+        self.near.remove(&key);
         if key <= self.read_up_to {
             self.read_count = self.read_count.saturating_sub(1);
         }
+    }
+
+    /// Puts what is late into the order of the log. A recall stays before what it may take back: it is due at the start of
+    /// a span of `span_ms`, the others later in it; and it is over only with the next span.
+    fn order_late(&mut self, now_ms: i64, span_ms: i64) {
+        let Some(((first_ms, _), _)) = self.near.first_key_value() else { return };
+        if !self.late.is_empty() || now_ms < first_ms + LATE_MS {
+            return;
+        }
+        let until_ms = now_ms.min(((first_ms - 1).div_euclid(span_ms) + 1).saturating_mul(span_ms));
+        let mut late = Vec::new();
+        while late.len() < LATE_MAX
+            && let Some(entry) = self.near.first_entry()
+            && entry.key().0 <= until_ms
+        {
+            let ((due_ms, place), message) = entry.remove_entry();
+            if (due_ms, place) <= self.read_up_to {
+                self.read_count = self.read_count.saturating_sub(1);
+            }
+            late.push(Open { due_ms, place, message });
+        }
+        late.sort_unstable_by_key(|open| {
+            let starts_span = open.due_ms.rem_euclid(span_ms) == 0;
+            (!starts_span, if starts_span { open.due_ms } else { 0 }, open.message.position(), open.place)
+        });
+        (self.late, self.late_read_count) = (late.into(), 0);
     }
 
     /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due.
@@ -238,7 +289,7 @@ impl Owed {
             return None;
         }
         let is_clearing = self.clearing.wanted > self.clearing.clear;
-        let at_ms = if !self.unread.is_empty() || is_clearing {
+        let at_ms = if !self.unread.is_empty() || !self.late.is_empty() || is_clearing {
             now_ms
         } else {
             let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
@@ -379,11 +430,10 @@ fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read:
 }
 
 fn settle_due(broker: &mut Broker) {
+    broker.owed.order_late(broker.now_ms, broker.config.timer_precision_ms);
     for _ in 0..DUE_PER_TURN {
-        let Some((&(due_ms, place), &message)) = broker.owed.near.first_key_value() else { return };
-        if due_ms > broker.now_ms {
-            return;
-        }
+        let Some((key, message)) = broker.owed.next_due(broker.now_ms) else { return };
+        let (_, place) = key;
         let durable = broker.shard.durable();
         let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
         if is_behind || durable.bytes() < message.position().bytes() + u64::from(message.size_bytes()) {
@@ -418,7 +468,7 @@ fn settle_due(broker: &mut Broker) {
                 }
             }
         }
-        broker.owed.remove((due_ms, place));
+        broker.owed.remove(key);
     }
 }
 
@@ -538,23 +588,37 @@ fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
     broker.owed.recalled.contains_key(key) || broker.owed.recalled.contains_key(format!("{topic}+{key}").as_str())
 }
 
-/// Has messages read that are due soon. Those added since were just written and are in memory.
+/// Has messages read that are due soon, many at a time: those that stand together in the log are read together.
 fn read_ahead(broker: &mut Broker) {
     use std::ops::Bound::{Excluded, Unbounded};
-    let until_ms = broker.now_ms + READ_AHEAD_MS;
-    while broker.owed.read_count < READ_AHEAD
-        && let Some((key, message)) = broker.owed.near.range((Excluded(broker.owed.read_up_to), Unbounded)).next()
-        && key.0 <= until_ms
-    {
-        let (key, message) = (*key, *message);
-        let end = message.position().bytes() + u64::from(message.size_bytes());
-        if end > broker.shard.durable().bytes() {
-            return;
+    let owed = &mut broker.owed;
+    if !owed.late.is_empty() {
+        let until = owed.late.len().min(READ_AHEAD);
+        if owed.late_read_count <= until / 2 {
+            let ahead = owed.late.range(owed.late_read_count..until);
+            let mut messages: Vec<_> = ahead.map(|open| open.message).collect();
+            owed.late_read_count = until;
+            broker.shard.read_soon(&mut messages);
         }
-        broker.owed.read_up_to = key;
-        broker.owed.read_count += 1;
-        // Only that it is asked for matters: what it finds is found again when it is due.
-        let _asked = broker.shard.read_message(message, TICKET);
+        return;
+    }
+    if owed.read_count > READ_AHEAD / 2 {
+        return;
+    }
+    let (until_ms, durable) = (broker.now_ms + READ_AHEAD_MS, broker.shard.durable().bytes());
+    let is_next = |key: &(i64, Place), message: &MessageRef| {
+        key.0 <= until_ms && message.position().bytes() + u64::from(message.size_bytes()) <= durable
+    };
+    let ahead = broker.owed.near.range((Excluded(broker.owed.read_up_to), Unbounded));
+    let ahead = ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - broker.owed.read_count);
+    let mut messages = Vec::new();
+    for (key, message) in ahead {
+        broker.owed.read_up_to = *key;
+        messages.push(*message);
+    }
+    if !messages.is_empty() {
+        broker.owed.read_count += messages.len();
+        broker.shard.read_soon(&mut messages);
     }
 }
 

@@ -9,6 +9,10 @@ const MIB: u64 = 1024 * KIB;
 pub const WRITES_IN_FLIGHT_MAX: usize = 4;
 /// Cold log reads in flight at once, per shard.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// How many reads of single records may be in flight in the place of one of those: small ones need many for the same work.
+pub const SMALL_READS_PER_CHUNK: usize = 8;
+/// Buffers of single records, two blocks each, kept for reuse.
+pub const SPARE_SMALL_READS_MAX: usize = 1024;
 /// Chunks kept for reuse beside the caches: what slow readers may hold back without new memory per chunk.
 pub const SPARE_CHUNKS_MAX: usize = 32;
 /// Index pages kept for reuse.
@@ -141,7 +145,8 @@ impl ShardConfig {
             read: self.read_bytes_max.max(4 * chunk_bytes) + READS_IN_FLIGHT_MAX as u64 * chunk_bytes,
             // A page has about 150 bytes in tables.
             index: self.index_bytes_max + self.index_bytes_max / 16 + 2 * 16 * self.key_rows_max as u64,
-            spare: (SPARE_CHUNKS_MAX as u64 + 2) * chunk_bytes + (SPARE_PAGES_MAX * BLOCK_BYTES) as u64,
+            spare: (SPARE_CHUNKS_MAX as u64 + 2) * chunk_bytes
+                + ((SPARE_PAGES_MAX + 2 * SPARE_SMALL_READS_MAX) * BLOCK_BYTES) as u64,
         }
     }
 

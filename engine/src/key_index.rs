@@ -39,7 +39,11 @@ pub struct MessageKeys<'a> {
 impl<'a> MessageKeys<'a> {
     pub fn of(properties: &'a [u8]) -> Self {
         let mut keys = Self::default();
-        for pair in properties.split(|byte| *byte == 2) {
+        let ends = memchr::memchr_iter(2, properties).chain([properties.len()]);
+        let mut start = 0;
+        for end in ends {
+            let pair = &properties[start..end];
+            start = end + 1;
             let (place, value) = match pair.first() {
                 Some(b'U') => (&mut keys.unique, pair.strip_prefix(b"UNIQ_KEY\x01")),
                 Some(b'K') => (&mut keys.words, pair.strip_prefix(b"KEYS\x01")),
@@ -69,8 +73,7 @@ impl<'a> MessageKeys<'a> {
     }
 
     /// The hashes under which a message of the topic is found.
-    fn hashes(&self, topic: &str) -> impl Iterator<Item = u32> {
-        let topic = fold(0, topic.as_bytes());
+    fn hashes(&self, topic: TopicHash) -> impl Iterator<Item = u32> {
         let kind = move |kind, key| hash_in(topic, kind, key);
         let unique = self.unique.map(|key| kind(KeyKind::Unique, key));
         let tag = self.tag.map(|key| kind(KeyKind::Tag, key));
@@ -80,16 +83,26 @@ impl<'a> MessageKeys<'a> {
 
 /// The hash of a key within a topic. It stands in pages on disk: another function is another format.
 pub(crate) fn key_hash(topic: &str, kind: KeyKind, key: &[u8]) -> u32 {
-    hash_in(fold(0, topic.as_bytes()), kind, key)
+    hash_in(TopicHash::of(topic), kind, key)
+}
+
+/// What a topic adds to the hashes of its messages' keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopicHash(u64);
+
+impl TopicHash {
+    pub fn of(topic: &str) -> Self {
+        Self(fold(0, topic.as_bytes()))
+    }
 }
 
 /// RocketMQ looks up keys and unique keys in the same place: a message is found by either under either name.
-fn hash_in(topic: u64, kind: KeyKind, key: &[u8]) -> u32 {
+fn hash_in(topic: TopicHash, kind: KeyKind, key: &[u8]) -> u32 {
     let space = match kind {
         KeyKind::Key | KeyKind::Unique => 1,
         KeyKind::Tag => 2,
     };
-    (fold(topic ^ space, key) >> 32) as u32
+    (fold(topic.0 ^ space, key) >> 32) as u32
 }
 
 /// Eight bytes per multiplication: keys are short, and CRC-32 of 32 bytes takes ten times as long.
@@ -221,7 +234,14 @@ impl KeyIndex {
     }
 
     /// Adds the keys of the message at `position`, behind all added before.
-    pub fn add(&mut self, topic: &str, properties: &[u8], position: u64, store_time_ms: i64, pages: &mut IndexPages) {
+    pub fn add(
+        &mut self,
+        topic: TopicHash,
+        properties: &[u8],
+        position: u64,
+        store_time_ms: i64,
+        pages: &mut IndexPages,
+    ) {
         let is_seen = position < self.seen_until && !planted::is(Bug::SeenKeysAddedAgain);
         if !self.is_enabled || is_seen {
             return;
@@ -332,8 +352,8 @@ mod tests {
         assert!(keys.has(KeyKind::Key, b"b") && keys.has(KeyKind::Key, b"c"));
         assert!(!keys.has(KeyKind::Key, b"a") && !keys.has(KeyKind::Key, b""));
         assert!(keys.has(KeyKind::Unique, b"u") && keys.has(KeyKind::Tag, b"t"));
-        assert_eq!(keys.hashes("T").count(), 4);
-        assert_eq!(MessageKeys::of(b"").hashes("T").count(), 0);
+        assert_eq!(keys.hashes(TopicHash::of("T")).count(), 4);
+        assert_eq!(MessageKeys::of(b"").hashes(TopicHash::of("T")).count(), 0);
     }
 
     #[test]

@@ -8,14 +8,22 @@ use crate::cache::Cache;
 use crate::commit_log::batch::{BATCH_ALIGN_BYTES, BatchError, BatchHeader};
 use crate::commit_log::record;
 use crate::commit_log::writer::{ClosedChunk, LogWriter};
-use crate::config::{Geometry, READ_AHEAD_WINDOWS, READS_IN_FLIGHT_MAX, ShardConfig};
+use crate::config::{
+    Geometry, READ_AHEAD_WINDOWS, READS_IN_FLIGHT_MAX, SMALL_READS_PER_CHUNK, SPARE_SMALL_READS_MAX, ShardConfig,
+};
 use crate::consume_queue::row::Row;
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
-use crate::shard::Ticket;
+use crate::shard::{MessageRef, Ticket};
 use crate::storage::{CommandKind, StorageError};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// What a record read alone takes at most, if it is not a large one: the blocks of 4 KiB wherever they start.
+const SMALL_BYTES: usize = 2 * BLOCK_BYTES;
+
+/// From so many records of a chunk on, reading all of it costs the device and this core less than reading them alone.
+const RECORDS_PER_CHUNK_MIN: usize = 32;
 
 /// Windows kept whatever the bound, the last ones loaded.
 const FRESH_WINDOWS: u64 = 4;
@@ -78,7 +86,10 @@ pub(crate) struct LogReader {
     windows: Cache<WindowKey, Window>,
     window_bytes_max: u64,
     queued: VecDeque<WindowKey>,
+    /// Reads at the storage, each counted by what it holds up: a chunk as [`SMALL_READS_PER_CHUNK`] small ones.
     in_flight: usize,
+    /// For records read alone: a chunk's buffer for each would take a hundred times the memory.
+    small: BufferPool,
     loads: u64,
     pub counters: ReadCounters,
 }
@@ -96,6 +107,7 @@ impl LogReader {
             window_bytes_max: config.read_bytes_max.max(4 * config.geometry.chunk_bytes),
             queued: VecDeque::new(),
             in_flight: 0,
+            small: BufferPool::new(SMALL_BYTES, SPARE_SMALL_READS_MAX),
             loads: 0,
             counters: ReadCounters::default(),
         }
@@ -127,7 +139,9 @@ impl LogReader {
         };
         while let Some(window) = self.windows.evict_above(self.window_bytes_max, may_go) {
             if let Window::Ready(window) = window {
-                pool.retire(window.buffer);
+                // Each pool takes its own size.
+                if window.buffer.capacity() == SMALL_BYTES { &mut self.small } else { &mut *pool }
+                    .retire(window.buffer);
             }
         }
     }
@@ -159,6 +173,26 @@ impl LogReader {
             tracing::error!(shard = self.shard, position, len, "record on disk is not what was written");
         }
         located
+    }
+
+    /// Has durable records read that [`record_alone`](Self::record_alone) will be asked for soon; they are in the order of
+    /// the log. Where many stand together their whole chunk is read, else each one's own blocks.
+    pub fn announce(&mut self, records: &[MessageRef], log: &LogWriter) {
+        let geometry = self.geometry;
+        let chunk_of = |record: &MessageRef| geometry.chunk_of(record.position);
+        for together in records.chunk_by(|one, next| chunk_of(one) == chunk_of(next)) {
+            let is_dense = together.len() >= RECORDS_PER_CHUNK_MIN;
+            for record in together {
+                let MessageRef { position, size_bytes, .. } = *record;
+                let chunk = self.window_of(position, size_bytes);
+                let key = if is_dense { chunk } else { blocks_of(position, size_bytes) };
+                let is_there = self.windows.contains(key) || self.windows.contains(chunk);
+                if !is_there && self.in_memory(position, size_bytes, log).is_none() {
+                    self.counters.windows_read_ahead += 1;
+                    self.request(key, Vec::new());
+                }
+            }
+        }
     }
 
     /// Durable bytes as they are, unchecked.
@@ -263,25 +297,35 @@ impl LogReader {
 
     /// The next read the storage may have.
     pub fn next_read(&mut self, pool: &mut BufferPool) -> Option<CommandKind> {
-        if self.in_flight >= READS_IN_FLIGHT_MAX {
+        if self.in_flight >= READS_IN_FLIGHT_MAX * SMALL_READS_PER_CHUNK {
             return None;
         }
         let key = self.queued.pop_front()?;
-        let waiting = match self.windows.remove(key) {
-            Some(Window::Queued(waiting)) => waiting,
+        let waiting = match self.windows.get(key) {
+            Some(Window::Queued(waiting)) => std::mem::take(waiting),
             _ => unreachable!("a queued window stays queued until it is read"),
         };
-        self.windows.insert(key, Window::Loading(waiting), u64::from(key.len));
-        self.in_flight += 1;
+        self.in_flight += self.weight(key.len);
         self.counters.windows_read += 1;
         let segment_start = self.geometry.segment_of(key.start);
-        let into = pool.take(key.len as usize);
+        let len = key.len as usize;
+        let into = match len {
+            ..=SMALL_BYTES => self.small.take(len),
+            _ if len as u64 * 2 < self.geometry.chunk_bytes => UniqueBuffer::new(len),
+            _ => pool.take(len),
+        };
+        self.windows.insert(key, Window::Loading(waiting), into.len() as u64);
         Some(CommandKind::Read { segment_start, at: key.start - segment_start, len: key.len, into })
+    }
+
+    /// What a read counts for among those in flight.
+    fn weight(&self, len: u32) -> usize {
+        if (len as usize) <= SMALL_BYTES { 1 } else { SMALL_READS_PER_CHUNK }
     }
 
     /// Takes a read's result; returns who waited for it.
     pub fn on_read(&mut self, start: u64, len: u32, result: Result<(UniqueBuffer, u64), StorageError>) -> Vec<Ticket> {
-        self.in_flight -= 1;
+        self.in_flight -= self.weight(len);
         self.loads += 1;
         let loaded = match result {
             Ok((buffer, bytes)) => {

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::config::QUEUE_COUNT_MAX;
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
+use crate::key_index::TopicHash;
 
 /// The readable part of a queue: offsets from `min` to below `max`. An unknown queue has 0 and 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(crate) struct QueueRef {
 
 pub(crate) struct Queue {
     pub topic: Arc<str>,
+    pub topic_hash: TopicHash,
     pub queue_id: u32,
     /// Tells the queue from others that had its place in the table.
     pub generation: u32,
@@ -117,6 +119,7 @@ impl QueueTable {
         };
         self.generation = self.generation.wrapping_add(1);
         let queue = Queue {
+            topic_hash: TopicHash::of(&name),
             topic: Arc::clone(&name),
             queue_id,
             generation: self.generation,

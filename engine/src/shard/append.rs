@@ -173,7 +173,7 @@ impl Shard {
                 checksum,
             };
             push_row(queue, row, &mut self.pages);
-            self.keys.add(draft.topic, item.properties, row.position, now_ms, &mut self.pages);
+            self.keys.add(queue.topic_hash, item.properties, row.position, now_ms, &mut self.pages);
             if planted::is(Bug::RowsShownBeforeDurable) {
                 queue.visible = queue.next;
             }

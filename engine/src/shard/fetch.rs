@@ -369,6 +369,14 @@ impl Shard {
         }
     }
 
+    /// Has durable messages read that [`read_message`](Self::read_message) will be asked for soon. Sorts them.
+    pub fn read_soon(&mut self, messages: &mut [MessageRef]) {
+        messages.sort_unstable_by_key(|message| message.position);
+        let gone = messages.partition_point(|message| message.position < self.log_start);
+        self.reader.announce(&messages[gone..], &self.log);
+        self.issue_reads();
+    }
+
     /// Tells the readable messages of a queue from offset `from` on, at most those of one page of the index: offset, the
     /// code of the row (of an owed message: when it is due), and where the message is.
     pub fn rows(
