@@ -309,11 +309,56 @@ impl Owed {
     }
 }
 
-/// The properties of a message that becomes owed: when it is due, then those given, then where it really belongs.
-pub fn owed_properties(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
-    let mut owed = Vec::with_capacity(text.len() + topic.len() + 80);
+/// What the properties of an owed message say, read in one walk; of a key given twice the last one counts.
+#[derive(Default)]
+pub struct Facts<'a> {
+    pub tags: Option<&'a str>,
+    pub unique_key: Option<&'a str>,
+    /// Where the message is to go.
+    pub real_topic: Option<&'a str>,
+    pub real_queue: Option<u32>,
+    /// Of a recall: which timer it takes back.
+    recalls: Option<&'a str>,
+    /// Of a half message: who is asked what became of it.
+    pub producer_group: Option<&'a str>,
+    /// `CHECK_IMMUNITY_TIME_IN_SECONDS`.
+    pub immunity: Option<&'a str>,
+    /// How often its producer was asked; -1 if that is no number.
+    pub check_times: Option<i32>,
+    /// The offset of the half message's first copy.
+    pub first_copy: Option<i64>,
+}
+
+impl<'a> Facts<'a> {
+    pub fn of(text: &'a [u8]) -> Self {
+        let mut facts = Self::default();
+        for (key, value) in properties::iter(text) {
+            let value = std::str::from_utf8(value).ok();
+            match key {
+                b"TAGS" => facts.tags = value,
+                b"UNIQ_KEY" => facts.unique_key = value,
+                b"REAL_TOPIC" => facts.real_topic = value,
+                b"REAL_QID" => facts.real_queue = value.and_then(|id| id.parse().ok()),
+                b"TIMER_DEL_UNIQKEY" => facts.recalls = value,
+                b"PGROUP" => facts.producer_group = value,
+                b"CHECK_IMMUNITY_TIME_IN_SECONDS" => facts.immunity = value,
+                b"TRANSACTION_CHECK_TIMES" => facts.check_times = value.map(|times| times.parse().unwrap_or(-1)),
+                b"TRAN_PREPARED_QUEUE_OFFSET" => facts.first_copy = value.and_then(|offset| offset.parse().ok()),
+                _ => {}
+            }
+        }
+        facts
+    }
+}
+
+/// The properties of a message that becomes owed: when it is due, then those given but `skip`, then where it really
+/// belongs.
+pub fn owed_properties(text: &[u8], skip: &[&str], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
+    let own = [DUE_PROPERTY, "REAL_TOPIC", "REAL_QID"];
+    let is_kept = |key: &[u8]| !own.iter().chain(skip).any(|name| name.as_bytes() == key);
+    let mut owed = Vec::with_capacity(text.len() + topic.len() + 128);
     properties::push(&mut owed, DUE_PROPERTY, due_ms.to_string().as_bytes());
-    properties::copy_without(text, &[DUE_PROPERTY, "REAL_TOPIC", "REAL_QID"], &mut owed);
+    properties::copy_if(text, is_kept, &mut owed);
     properties::push(&mut owed, "REAL_TOPIC", topic.as_bytes());
     properties::push(&mut owed, "REAL_QID", queue_id.to_string().as_bytes());
     owed
@@ -338,8 +383,8 @@ pub fn store(
     Ok(placed)
 }
 
-/// A stored message, to be stored once more with these properties; where is up to the caller.
-pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> MessageDraft<'a> {
+/// A stored message, to be stored once more with these properties, which have these tags; where is up to the caller.
+pub fn draft_of<'a>(record: &record::Record<'a>, tags: Option<&str>, properties: &'a [u8]) -> MessageDraft<'a> {
     MessageDraft {
         topic: record.topic,
         queue_id: record.queue_id as u32,
@@ -352,7 +397,7 @@ pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> Messag
         prepared_transaction_offset: record.prepared_transaction_offset,
         body: record.body,
         properties,
-        tags_code: properties::get_str(properties, "TAGS").map_or(0, tags_code),
+        tags_code: tags.map_or(0, tags_code),
     }
 }
 
@@ -362,6 +407,7 @@ pub struct Due<'a> {
     pub offset: i64,
     pub message: MessageRef,
     pub record: record::Record<'a>,
+    pub facts: Facts<'a>,
 }
 
 /// One turn's share: what was there at the start, what is due, what has to move.
@@ -474,11 +520,10 @@ fn settle_due(broker: &mut Broker) {
 
 fn settle(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef, slice: &Slice) -> Handled {
     let Ok(record) = record::decode(slice.as_ref()) else { return give_up(broker, queue, offset) };
-    let due = Due { queue, offset, message, record };
+    let facts = Facts::of(record.properties);
+    let due = Due { queue, offset, message, record, facts };
     match queue {
-        OwedQueue::Timer if properties::get(due.record.properties, "TIMER_DEL_UNIQKEY").is_some() => {
-            recall(broker, &due)
-        }
+        OwedQueue::Timer if due.facts.recalls.is_some() => recall(broker, &due),
         OwedQueue::Timer if is_recalled(broker, &due) => give_up(broker, queue, offset),
         OwedQueue::Timer | OwedQueue::Level(_) => deliver(broker, &due),
         OwedQueue::Half => check_back::check(broker, &due),
@@ -524,17 +569,15 @@ fn rest(broker: &mut Broker, why: &str) {
 
 /// Stores the message in the queue it is for.
 fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
-    let Due { queue, offset, record, .. } = due;
-    let topic = properties::get_str(record.properties, "REAL_TOPIC");
-    let queue_id = properties::get_str(record.properties, "REAL_QID").and_then(|id| id.parse::<u32>().ok());
-    let (Some(topic), Some(queue_id)) = (topic, queue_id) else {
+    let Due { queue, offset, record, facts, .. } = due;
+    let (Some(topic), Some(queue_id)) = (facts.real_topic, facts.real_queue) else {
         tracing::error!(core = broker.core, topic = queue.topic(), offset, "an owed message does not say to whom");
         return give_up(broker, *queue, *offset);
     };
     let mut text = std::mem::take(&mut broker.scratch);
     text.clear();
     delivered_properties(&mut text, due, broker.now_ms);
-    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, &text) };
+    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, facts.tags, &text) };
     let appended = broker.shard.append_consuming(&draft, &queue.done(*offset), broker.now_ms);
     if appended.is_ok() && broker.config.enable_schedule_message_stats {
         broker.counters.put(topic, 1, record.body.len() as u64);
@@ -561,9 +604,7 @@ fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
 
 /// A recall comes first in its span of time, takes away what it names, and goes when the span is over.
 fn recall(broker: &mut Broker, due: &Due<'_>) -> Handled {
-    let Some(key) = properties::get_str(due.record.properties, "TIMER_DEL_UNIQKEY") else {
-        return give_up(broker, due.queue, due.offset);
-    };
+    let Some(key) = due.facts.recalls else { return give_up(broker, due.queue, due.offset) };
     if let Some(known) = broker.owed.recalled.get(key).copied() {
         // Its span is over, or it repeats another one.
         let handled = give_up(broker, due.queue, due.offset);
@@ -583,8 +624,8 @@ fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
     if broker.owed.recalled.is_empty() {
         return false;
     }
-    let Some(key) = properties::get_str(due.record.properties, "UNIQ_KEY") else { return false };
-    let topic = properties::get_str(due.record.properties, "REAL_TOPIC").unwrap_or_default();
+    let Some(key) = due.facts.unique_key else { return false };
+    let topic = due.facts.real_topic.unwrap_or_default();
     broker.owed.recalled.contains_key(key) || broker.owed.recalled.contains_key(format!("{topic}+{key}").as_str())
 }
 
@@ -671,9 +712,12 @@ fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: Mess
         ReadRecord::NotFound => Handled::Taken,
         ReadRecord::Found(slice) => {
             let Ok(record) = record::decode(slice.as_ref()) else { return Handled::Taken };
+            let facts = Facts::of(record.properties);
             let moved = match queue {
-                OwedQueue::Half => transaction::put_back(broker, &record, offset, None, row_code(record.properties)),
-                _ => store(broker, queue, &draft_of(&record, record.properties), Some(&queue.done(offset))),
+                OwedQueue::Half => {
+                    transaction::put_back(broker, &record, &facts, offset, None, row_code(record.properties))
+                }
+                _ => store(broker, queue, &draft_of(&record, facts.tags, record.properties), Some(&queue.done(offset))),
             };
             match moved {
                 Ok(_) => Handled::Taken,

@@ -13,15 +13,13 @@ use rmq_net::header::transaction::{CheckTransactionHeader, ResumeCheckHeader};
 use rmq_net::message::id::OffsetMessageId;
 use rmq_net::message::names::{TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC};
 use rmq_net::message::properties;
-use rmq_net::message::properties::keys::{
-    PGROUP, REAL_QID, REAL_TOPIC, TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES, UNIQ_KEY,
-};
+use rmq_net::message::properties::keys::{TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES};
 use rmq_net::message::record::{self, Record};
 use rmq_net::text::Text;
 
 use crate::broker::{After, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Letter, Request};
-use crate::owed::{self, Due, OwedQueue, draft_of, owed_properties};
+use crate::owed::{self, Due, Facts, OwedQueue, draft_of, owed_properties};
 use crate::request::transaction::{self, HalfState};
 use crate::request::{again_when_read, message, read_failed, send, topic_change};
 use crate::state::reserved::{READ_WRITE, topic};
@@ -42,17 +40,16 @@ pub struct Check {
 /// A half message has come to its time.
 pub fn check(broker: &mut Broker, due: &Due<'_>) -> Handled {
     let half = &due.record;
-    let times = properties::get_str(half.properties, TRANSACTION_CHECK_TIMES);
-    let times = times.map(|times| times.parse::<i32>().unwrap_or(-1));
+    let times = due.facts.check_times;
     let is_old = broker.now_ms.saturating_sub(half.born_timestamp) > transaction::reserved_ms(broker);
     if is_old || times.is_some_and(|times| times >= broker.config.transaction_check_max) {
         return discard(broker, due);
     }
     let times = times.unwrap_or(0).saturating_add(1);
     let due_ms = broker.now_ms.saturating_add(broker.config.transaction_check_interval);
-    match transaction::put_back(broker, half, due.offset, Some(times), due_ms) {
+    match transaction::put_back(broker, half, &due.facts, due.offset, Some(times), due_ms) {
         Ok(placed) => {
-            let check = Box::new(check_of(half, times, &placed));
+            let check = Box::new(check_of(due, times, &placed));
             // Not before: after a crash another half message could be where this one says it is.
             let ask = move |broker: &mut Broker| match broker.is_system_core() {
                 true => ask_producer(broker, &check),
@@ -65,8 +62,8 @@ pub fn check(broker: &mut Broker, due: &Due<'_>) -> Handled {
     }
 }
 
-fn check_of(half: &Record<'_>, times: i32, placed: &Placed) -> Check {
-    let text_of = |key| properties::get_str(half.properties, key);
+fn check_of(due: &Due<'_>, times: i32, placed: &Placed) -> Check {
+    let Due { record: half, facts, .. } = due;
     let mut text = Vec::with_capacity(half.properties.len() + 32);
     properties::copy_without(
         half.properties,
@@ -75,16 +72,16 @@ fn check_of(half: &Record<'_>, times: i32, placed: &Placed) -> Check {
     );
     properties::push(&mut text, TRANSACTION_CHECK_TIMES, times.to_string().as_bytes());
     let real = Record {
-        topic: text_of(REAL_TOPIC).unwrap_or_default(),
-        queue_id: text_of(REAL_QID).and_then(|id| id.parse().ok()).unwrap_or_default(),
+        topic: facts.real_topic.unwrap_or_default(),
+        queue_id: facts.real_queue.unwrap_or_default() as i32,
         queue_offset: placed.queue_offset,
         physical_offset: placed.physical_offset.to_wire(),
         properties: &text,
         ..half.clone()
     };
     Check {
-        group: text_of(PGROUP).unwrap_or_default().to_owned(),
-        unique_key: text_of(UNIQ_KEY).map(str::to_owned),
+        group: facts.producer_group.unwrap_or_default().to_owned(),
+        unique_key: facts.unique_key.map(str::to_owned),
         queue_offset: placed.queue_offset,
         physical_offset: placed.physical_offset.to_wire(),
         body: record::encode(&real),
@@ -129,16 +126,16 @@ fn discard(broker: &mut Broker, due: &Due<'_>) -> Handled {
     };
     let mut text = Vec::with_capacity(half.properties.len());
     properties::copy_without(half.properties, &[DUE_PROPERTY, TRAN_PREPARED_QUEUE_OFFSET], &mut text);
-    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, &text) };
+    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, due.facts.tags, &text) };
     match broker.shard.append_consuming(&draft, &due.queue.done(due.offset), broker.now_ms) {
         Ok(_) => {
             tracing::warn!(
                 core = broker.core,
-                topic = properties::get_str(half.properties, REAL_TOPIC),
-                key = properties::get_str(half.properties, UNIQ_KEY),
+                topic = due.facts.real_topic,
+                key = due.facts.unique_key,
                 "a half message was checked too often or became too old; it is in {TRANS_CHECK_MAX_TIME_TOPIC} now"
             );
-            broker.halves.forget(half);
+            broker.halves.forget(half, &due.facts);
             Handled::Taken
         }
         Err(error) => owed::not_stored(broker, due.queue, due.offset, &error),
@@ -189,12 +186,13 @@ pub fn resume(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         ReadRecord::Pending => return again_when_read(broker, ticket, request),
     };
     let half = record::decode(slice.as_ref()).map_err(|_| message::not_found(id.physical_offset))?;
+    let facts = Facts::of(half.properties);
     let placed = match half.topic {
-        TRANS_HALF_TOPIC => match transaction::state_of(broker, &half) {
-            HalfState::Open(offset) => transaction::put_back(broker, &half, offset, Some(0), broker.now_ms),
+        TRANS_HALF_TOPIC => match transaction::state_of(broker, &half, &facts) {
+            HalfState::Open(offset) => transaction::put_back(broker, &half, &facts, offset, Some(0), broker.now_ms),
             HalfState::Ended | HalfState::Unclear => return Err(not_resumed("the half message is not open any more")),
         },
-        TRANS_CHECK_MAX_TIME_TOPIC => fetch_back(broker, &half)?,
+        TRANS_CHECK_MAX_TIME_TOPIC => fetch_back(broker, &half, &facts)?,
         _ => return Err(not_resumed("the message is no half message")),
     };
     match placed {
@@ -207,22 +205,23 @@ pub fn resume(broker: &mut Broker, request: &Request<'_>) -> Outcome {
 }
 
 /// Makes a half message of one that was given up. It does so once.
-fn fetch_back(broker: &mut Broker, given_up: &Record<'_>) -> Result<Result<Placed, rmq_engine::AppendError>, Refusal> {
-    let real_topic = properties::get_str(given_up.properties, REAL_TOPIC);
-    let real_queue = properties::get_str(given_up.properties, REAL_QID).and_then(|id| id.parse().ok());
-    let (Some(real_topic), Some(real_queue)) = (real_topic, real_queue) else {
+fn fetch_back(
+    broker: &mut Broker,
+    given_up: &Record<'_>,
+    facts: &Facts<'_>,
+) -> Result<Result<Placed, rmq_engine::AppendError>, Refusal> {
+    let (Some(real_topic), Some(real_queue)) = (facts.real_topic, facts.real_queue) else {
         return Err(not_resumed("the message is no half message"));
     };
     let queue_id = given_up.queue_id as u32;
     if broker.shard.is_done(owed::GROUP, TRANS_CHECK_MAX_TIME_TOPIC, queue_id, given_up.queue_offset) {
         return Err(not_resumed("the half message was resumed before"));
     }
-    let mut text = Vec::with_capacity(given_up.properties.len() + 64);
-    properties::copy_without(given_up.properties, &[TRANSACTION_CHECK_TIMES], &mut text);
+    let mut text =
+        owed_properties(given_up.properties, &[TRANSACTION_CHECK_TIMES], broker.now_ms, real_topic, real_queue);
     properties::push(&mut text, TRANSACTION_CHECK_TIMES, b"0");
-    let text = owed_properties(&text, broker.now_ms, real_topic, real_queue);
     let done = Done::one(owed::GROUP, TRANS_CHECK_MAX_TIME_TOPIC, queue_id, given_up.queue_offset);
-    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, &text), Some(&done)))
+    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, facts.tags, &text), Some(&done)))
 }
 
 #[cold]

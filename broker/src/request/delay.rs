@@ -26,6 +26,8 @@ pub struct Asked<'a> {
     pub was_timer: bool,
     /// `TIMER_DEL_UNIQKEY`: it takes back another one.
     pub is_recall: bool,
+    /// `CHECK_IMMUNITY_TIME_IN_SECONDS`, of a half message.
+    pub check_immunity: Option<&'a [u8]>,
 }
 
 /// A message that is not delivered now.
@@ -51,6 +53,7 @@ impl<'a> Asked<'a> {
             b"TIMER_DELIVER_MS" => self.timer_deliver_ms = Some(value),
             b"TIMER_OUT_MS" => self.was_timer = true,
             b"TIMER_DEL_UNIQKEY" => self.is_recall = true,
+            b"CHECK_IMMUNITY_TIME_IN_SECONDS" => self.check_immunity = Some(value),
             _ => {}
         }
     }
@@ -116,7 +119,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn number(value: &[u8]) -> Option<i64> {
+/// A whole number in decimal.
+pub fn number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 

@@ -105,7 +105,7 @@ fn store_recall(
     ] {
         properties::push(&mut text, name, value.as_bytes());
     }
-    let text = owed_properties(&text, out_ms, &handle.topic, 0);
+    let text = owed_properties(&text, &[], out_ms, &handle.topic, 0);
     let draft = MessageDraft {
         topic: OwedQueue::Timer.topic(),
         queue_id: 0,

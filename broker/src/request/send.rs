@@ -258,7 +258,7 @@ fn store_one(
     check_inner_batch(broker, topic, header, found.is_inner_batch)?;
     let code = found.tags.map_or(0, tags_code);
     let is_transactional = found.is_transactional && request.origin.purpose == Purpose::Client;
-    let later = match transaction::half(broker, header, is_transactional, &found.asked, text)? {
+    let later = match transaction::half(broker, header, is_transactional, &found.asked)? {
         Some(half) => Some(half),
         None => found.asked.later(broker)?,
     };
@@ -283,7 +283,7 @@ fn store_one(
     let (text, recall_handle) = match &later {
         None => (&text[..], None),
         Some(later) => {
-            owed = later_properties(text, later, topic, queue_id);
+            owed = later_properties(text, transaction_id.as_str(), later, topic, queue_id);
             check_properties_size(owed.len() + DELIVERED_BYTES)?;
             (&owed[..], recall_handle(broker, request, later, topic, transaction_id.as_str()))
         }
@@ -320,18 +320,17 @@ fn store_one(
 }
 
 /// A level takes the timers' properties away, as in RocketMQ.
-fn later_properties(text: &[u8], later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
+fn later_properties(text: &[u8], unique_key: &str, later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
     if later.queue == OwedQueue::Half {
-        return transaction::half_properties(text, later.due_ms, topic, queue_id);
+        return transaction::half_properties(text, unique_key, later.due_ms, topic, queue_id);
     }
     let Some(out_ms) = later.out_ms else {
-        let mut kept = Vec::with_capacity(text.len());
-        properties::copy_without(text, &["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"], &mut kept);
-        return owed_properties(&kept, later.due_ms, topic, queue_id);
+        let timers = ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"];
+        return owed_properties(text, &timers, later.due_ms, topic, queue_id);
     };
-    let mut timed = text.to_vec();
+    let mut timed = owed_properties(text, &[], later.due_ms, topic, queue_id);
     properties::push(&mut timed, "TIMER_OUT_MS", out_ms.to_string().as_bytes());
-    owed_properties(&timed, later.due_ms, topic, queue_id)
+    timed
 }
 
 fn recall_handle(

@@ -15,8 +15,7 @@ use rmq_net::header::transaction::EndTransactionHeader;
 use rmq_net::message::names::TRANS_HALF_TOPIC;
 use rmq_net::message::properties;
 use rmq_net::message::properties::keys::{
-    CHECK_IMMUNITY_TIME_IN_SECONDS, PGROUP, REAL_QID, REAL_TOPIC, TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES,
-    TRANSACTION_ID, UNIQ_KEY,
+    REAL_QID, REAL_TOPIC, TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES, TRANSACTION_ID,
 };
 use rmq_net::message::record::{self, Record};
 use rmq_net::message::sys_flag::{TRANSACTION_COMMIT, TRANSACTION_MASK, TRANSACTION_PREPARED, TRANSACTION_ROLLBACK};
@@ -24,8 +23,8 @@ use rustc_hash::FxHashMap;
 
 use crate::broker::{After, Broker, Handled, Outcome, Refusal};
 use crate::letter::Request;
-use crate::owed::{self, OWED_MAX, OwedQueue, draft_of, owed_properties};
-use crate::request::delay::{Asked, Later};
+use crate::owed::{self, Facts, OWED_MAX, OwedQueue, draft_of, owed_properties};
+use crate::request::delay::{Asked, Later, number};
 use crate::request::{again_when_read, read_failed, send};
 
 /// The half messages of one core that were put back. At most as many as are owed.
@@ -52,24 +51,22 @@ impl Halves {
     }
 
     /// Nothing becomes of the half message any more.
-    pub fn forget(&mut self, half: &Record<'_>) {
-        self.put_back.remove(&first_offset(half));
+    pub fn forget(&mut self, half: &Record<'_>, facts: &Facts<'_>) {
+        self.put_back.remove(&first_offset(half, facts));
     }
 }
 
 /// The offset of the first copy of a half message, by which all its copies are known.
-fn first_offset(half: &Record<'_>) -> i64 {
-    properties::get_str(half.properties, TRAN_PREPARED_QUEUE_OFFSET)
-        .and_then(|first| first.parse().ok())
-        .unwrap_or(half.queue_offset)
+fn first_offset(half: &Record<'_>, facts: &Facts<'_>) -> i64 {
+    facts.first_copy.unwrap_or(half.queue_offset)
 }
 
-pub fn state_of(broker: &Broker, half: &Record<'_>) -> HalfState {
+pub fn state_of(broker: &Broker, half: &Record<'_>, facts: &Facts<'_>) -> HalfState {
     let is_done = |offset| OwedQueue::Half.is_done(&broker.shard, offset);
     if !is_done(half.queue_offset) {
         return HalfState::Open(half.queue_offset);
     }
-    let first = first_offset(half);
+    let first = first_offset(half, facts);
     if let Some(open) = broker.halves.put_back.get(&first).filter(|offset| !is_done(**offset)) {
         return HalfState::Open(*open);
     }
@@ -78,13 +75,12 @@ pub fn state_of(broker: &Broker, half: &Record<'_>) -> HalfState {
     if is_old && done_to < broker.halves.end_at_start { HalfState::Unclear } else { HalfState::Ended }
 }
 
-/// When the producer of a message is asked for the first time, if the message is a half one. `text`: its properties.
+/// When the producer of a message is asked for the first time, if the message is a half one.
 pub fn half(
     broker: &Broker,
     header: &SendHeader<'_>,
     is_transactional: bool,
     asked: &Asked<'_>,
-    text: &[u8],
 ) -> Result<Option<Later>, Refusal> {
     // RocketMQ: clients before 4.6.1 send a committed message back for a retry with the property still there.
     if !is_transactional || (header.reconsume_times > 0 && asked.level > 0) {
@@ -111,13 +107,13 @@ pub fn half(
             format!("this core already holds {OWED_MAX} half and delayed messages, and takes no more until some end");
         return Err(Refusal::new(response::SYSTEM_ERROR, remark));
     }
-    let due_ms = broker.now_ms.saturating_add(first_check_ms(broker, text));
+    let due_ms = broker.now_ms.saturating_add(first_check_ms(broker, asked));
     Ok(Some(Later { queue: OwedQueue::Half, due_ms, out_ms: None }))
 }
 
-fn first_check_ms(broker: &Broker, text: &[u8]) -> i64 {
+fn first_check_ms(broker: &Broker, asked: &Asked<'_>) -> i64 {
     let config = &broker.config;
-    let seconds = properties::get_str(text, CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(|text| text.parse::<i64>().ok());
+    let seconds = asked.check_immunity.and_then(number);
     // RocketMQ takes -1 for "not a number".
     let asked_ms = seconds.filter(|seconds| *seconds != -1).map(|seconds| seconds.saturating_mul(1000).max(0));
     asked_ms.unwrap_or(config.transaction_time_out).min(reserved_ms(broker))
@@ -129,15 +125,12 @@ pub fn reserved_ms(broker: &Broker) -> i64 {
 }
 
 /// The properties of a half message, from those its producer sent.
-pub fn half_properties(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(text.len() + 64);
+pub fn half_properties(text: &[u8], unique_key: &str, due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
     // The broker's own: a producer that passes on what it has consumed may send them along.
     let own = [TRANSACTION_ID, TRANSACTION_CHECK_TIMES, TRAN_PREPARED_QUEUE_OFFSET];
-    properties::copy_without(text, &own, &mut kept);
-    if let Some(key) = properties::get(text, UNIQ_KEY) {
-        properties::push(&mut kept, TRANSACTION_ID, key);
-    }
-    owed_properties(&kept, due_ms, topic, queue_id)
+    let mut half = owed_properties(text, &own, due_ms, topic, queue_id);
+    properties::push(&mut half, TRANSACTION_ID, unique_key.as_bytes());
+    half
 }
 
 /// Appends a half message again, in place of its copy at `offset`. `times`: how often its producer was asked by then, if
@@ -145,22 +138,22 @@ pub fn half_properties(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> 
 pub fn put_back(
     broker: &mut Broker,
     half: &Record<'_>,
+    facts: &Facts<'_>,
     offset: i64,
     times: Option<i32>,
     due_ms: i64,
 ) -> Result<Placed, AppendError> {
-    let topic = properties::get_str(half.properties, REAL_TOPIC).unwrap_or_default();
-    let queue_id = properties::get_str(half.properties, REAL_QID).and_then(|id| id.parse().ok()).unwrap_or_default();
-    let first = first_offset(half);
-    let mut text = Vec::with_capacity(half.properties.len() + owed::DELIVERED_BYTES);
+    let (topic, queue_id) = (facts.real_topic.unwrap_or_default(), facts.real_queue.unwrap_or_default());
+    let first = first_offset(half, facts);
     let changed = [TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES];
-    properties::copy_without(half.properties, &changed[..if times.is_some() { 2 } else { 1 }], &mut text);
+    let changed = &changed[..if times.is_some() { 2 } else { 1 }];
+    let mut text = owed_properties(half.properties, changed, due_ms, topic, queue_id);
     properties::push(&mut text, TRAN_PREPARED_QUEUE_OFFSET, first.to_string().as_bytes());
     if let Some(times) = times {
         properties::push(&mut text, TRANSACTION_CHECK_TIMES, times.to_string().as_bytes());
     }
-    let text = owed_properties(&text, due_ms, topic, queue_id);
-    let placed = owed::store(broker, OwedQueue::Half, &draft_of(half, &text), Some(&OwedQueue::Half.done(offset)))?;
+    let draft = draft_of(half, facts.tags, &text);
+    let placed = owed::store(broker, OwedQueue::Half, &draft, Some(&OwedQueue::Half.done(offset)))?;
     broker.halves.put_back.insert(first, placed.queue_offset);
     Ok(placed)
 }
@@ -198,8 +191,9 @@ pub fn end(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     };
     let half = record::decode(slice.as_ref()).ok().filter(|half| half.topic == TRANS_HALF_TOPIC);
     let half = half.ok_or_else(|| not_found(&header))?;
-    check_right(broker, &header, &half)?;
-    let open = match state_of(broker, &half) {
+    let facts = Facts::of(half.properties);
+    check_right(broker, &header, &half, &facts)?;
+    let open = match state_of(broker, &half, &facts) {
         HalfState::Open(offset) => offset,
         HalfState::Ended => {
             // What ended it may be on its way to the disk.
@@ -210,12 +204,12 @@ pub fn end(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         HalfState::Unclear => return Err(unclear()),
     };
     let ended = match is_commit {
-        true => commit(broker, &header, &half, open)?,
+        true => commit(broker, &header, &half, &facts, open)?,
         false => broker.shard.mark_done(&OwedQueue::Half.done(open)),
     };
     match ended {
         Ok(end) => {
-            broker.halves.forget(&half);
+            broker.halves.forget(&half, &facts);
             broker.after(end, After::Reply { to: request.reply_address(), code: response::SUCCESS });
             Ok(Handled::Taken)
         }
@@ -240,9 +234,14 @@ fn unclear() -> Refusal {
 }
 
 /// May whoever sent this end this half message?
-fn check_right(broker: &Broker, header: &EndTransactionHeader<'_>, half: &Record<'_>) -> Result<(), Refusal> {
+fn check_right(
+    broker: &Broker,
+    header: &EndTransactionHeader<'_>,
+    half: &Record<'_>,
+    facts: &Facts<'_>,
+) -> Result<(), Refusal> {
     if !header.from_transaction_check
-        && let Some(immunity) = properties::get_str(half.properties, CHECK_IMMUNITY_TIME_IN_SECONDS)
+        && let Some(immunity) = facts.immunity
     {
         let immunity_ms = immunity.parse::<i64>().unwrap_or(0).saturating_mul(1000);
         let limit_ms = immunity_ms.max(broker.config.transaction_time_out);
@@ -255,8 +254,7 @@ fn check_right(broker: &Broker, header: &EndTransactionHeader<'_>, half: &Record
             return Err(Refusal::new(response::ILLEGAL_OPERATION, remark));
         }
     }
-    let group = properties::get_str(half.properties, PGROUP);
-    let wrong = if group != Some(&*header.producer_group.to_cow()) {
+    let wrong = if facts.producer_group != Some(&*header.producer_group.to_cow()) {
         "The producer group wrong: the half message is of another one"
     } else if half.queue_offset != header.tran_state_table_offset {
         "The transaction state table offset wrong: it is not that of the half message at commitLogOffset"
@@ -271,11 +269,10 @@ fn commit(
     broker: &mut Broker,
     header: &EndTransactionHeader<'_>,
     half: &Record<'_>,
+    facts: &Facts<'_>,
     open: i64,
 ) -> Result<Result<LogPosition, AppendError>, Refusal> {
-    let topic = properties::get_str(half.properties, REAL_TOPIC);
-    let queue_id = properties::get_str(half.properties, REAL_QID).and_then(|id| id.parse::<u32>().ok());
-    let (Some(topic), Some(queue_id)) = (topic, queue_id) else { return Err(not_found(header)) };
+    let (Some(topic), Some(queue_id)) = (facts.real_topic, facts.real_queue) else { return Err(not_found(header)) };
     send::refuse_if_full(broker)?;
     let mut text = std::mem::take(&mut broker.scratch);
     text.clear();
@@ -285,7 +282,7 @@ fn commit(
         queue_id,
         sys_flag: half.sys_flag & !TRANSACTION_MASK | TRANSACTION_COMMIT,
         prepared_transaction_offset: header.commit_log_offset,
-        ..draft_of(half, &text)
+        ..draft_of(half, facts.tags, &text)
     };
     let appended = broker.shard.append_consuming(&draft, &OwedQueue::Half.done(open), broker.now_ms);
     broker.scratch = text;

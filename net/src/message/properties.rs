@@ -110,14 +110,25 @@ pub fn terminate(out: &mut Vec<u8>) {
 /// Appends every pair of `properties` but those whose key `skip` names, each terminated. Segments a
 /// reader would drop are left out.
 pub fn copy_without(properties: &[u8], skip: &[&str], out: &mut Vec<u8>) {
-    for (key, value) in iter(properties) {
-        if !skip.iter().any(|name| name.as_bytes() == key) {
-            out.extend_from_slice(key);
-            out.push(KEY_END);
-            out.extend_from_slice(value);
-            out.push(VALUE_END);
+    copy_if(properties, |key| !skip.iter().any(|name| name.as_bytes() == key), out);
+}
+
+/// As [`copy_without`], the pairs whose key `is_wanted`.
+pub fn copy_if(properties: &[u8], is_wanted: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+    // Pairs that stand together are copied together.
+    let (mut at, mut together_from) = (0, 0);
+    while at < properties.len() {
+        let rest = &properties[at..];
+        let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
+        let next = (at + end + 1).min(properties.len());
+        if !split_pair(&rest[..end]).is_some_and(|(key, _)| is_wanted(key)) {
+            out.extend_from_slice(&properties[together_from..at]);
+            together_from = next;
         }
+        at = next;
     }
+    out.extend_from_slice(&properties[together_from..]);
+    terminate(out);
 }
 
 #[cfg(test)]
