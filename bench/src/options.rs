@@ -103,6 +103,9 @@ pub struct ProducerOptions {
     /// Send half messages and commit each: a message counts when its commit is acknowledged.
     #[arg(long, conflicts_with_all = ["delay_level", "timer_ms"])]
     pub transaction: bool,
+    /// Send the half messages of --transaction only, and end none of them.
+    #[arg(long, requires = "transaction")]
+    pub leave_open: bool,
     /// Give every message a property `number`: each of 0 to 9999 once in ten thousand messages of a connection.
     #[arg(long)]
     pub number: bool,

@@ -51,8 +51,8 @@ pub fn run(options: &ProducerOptions) -> Result<Report, BenchError> {
         let interval_ns = options.rate.map(|rate| 1e9 * f64::from(options.batch) * threads as f64 / rate);
         // Requests of the threads fall between each other.
         let phase_ns = interval_ns.map_or(0.0, |interval| interval * index as f64 / threads as f64);
-        let commits =
-            options.transaction.then(|| Commits { serialization: common.header, group: options.group.clone() });
+        let commits = (options.transaction && !options.leave_open)
+            .then(|| Commits { serialization: common.header, group: options.group.clone() });
         let queues = queues.clone();
         let load = Load { frames, queues, commits, requests_max, requests: 0, interval_ns, phase_ns, next_lane: 0 };
         Box::new(move |context: &Context| Producer::new(load, lanes)?.run(context)) as Worker
