@@ -183,6 +183,7 @@ typed_settings! {
         retrieve_message_from_pop_retry_topic_v1: bool = "retrieveMessageFromPopRetryTopicV1",
         /// Per cent.
         pop_from_retry_probability: i32 = "popFromRetryProbability",
+        priority_order_asc: bool = "priorityOrderAsc",
         pop_response_return_actual_retry_topic: bool = "popResponseReturnActualRetryTopic",
         enable_pop_message_threshold: bool = "enablePopMessageThreshold",
         pop_inflight_message_threshold: i64 = "popInflightMessageThreshold",

@@ -28,6 +28,9 @@ const TICKET: Ticket = Ticket(0);
 pub const OWED_MAX: usize = 32 << 20;
 /// Most messages that become due in one turn, so that live requests get theirs.
 const DUE_PER_TURN: usize = 256;
+/// Most half messages looked at in a millisecond: their producers can be asked a little later, each is stored again for
+/// it, and a core that never rests between them would write live messages in small batches.
+const CHECKS_PER_MS: usize = 8;
 /// No more while so many bytes of the log are on their way to the disk.
 const UNDURABLE_BYTES_MAX: u64 = 2 << 20;
 /// How many messages are read before they are due.
@@ -106,7 +109,7 @@ impl OwedQueue {
 }
 
 /// Queue and offset in one number; offsets stay below 2^56.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place(u64);
 
 impl Place {
@@ -147,8 +150,9 @@ struct Clearing {
     unread: VecDeque<Unread>,
 }
 
-/// What one core owes, by time.
-pub struct Owed {
+/// Open messages by time.
+#[derive(Default)]
+struct Lane {
     /// By the second in which it is due; those up to `opened_s` are in `near`.
     later: BTreeMap<i64, Vec<Open>>,
     near: BTreeMap<(i64, Place), MessageRef>,
@@ -157,12 +161,42 @@ pub struct Owed {
     late: VecDeque<Open>,
     /// How many of the first of them were read.
     late_read_count: usize,
-    count: usize,
-    unread: VecDeque<Unread>,
-    clearing: Clearing,
     /// Messages up to here were read before they were due, and how many of them still wait.
     read_up_to: (i64, Place),
     read_count: usize,
+}
+
+/// Which open messages a turn looks at by themselves, so that many of the one kind do not hold up the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Messages with a delay level or timer.
+    Delayed,
+    /// Half messages, whose producers are asked.
+    Half,
+}
+
+impl Kind {
+    fn of(queue: OwedQueue) -> Self {
+        if queue == OwedQueue::Half { Self::Half } else { Self::Delayed }
+    }
+
+    fn per_look(self) -> usize {
+        match self {
+            Self::Delayed => DUE_PER_TURN,
+            Self::Half => CHECKS_PER_MS,
+        }
+    }
+}
+
+/// What one core owes.
+pub struct Owed {
+    delayed: Lane,
+    halves: Lane,
+    /// When half messages were looked at last.
+    checked_ms: i64,
+    count: usize,
+    unread: VecDeque<Unread>,
+    clearing: Clearing,
     /// Unique keys of timers that were recalled and are due now, with the offset of the recall.
     recalled: FxHashMap<Box<str>, i64>,
     /// The disk has to do something first; its completion wakes the core.
@@ -170,46 +204,8 @@ pub struct Owed {
     rest_until_ms: i64,
 }
 
-impl Owed {
-    /// All that is open in the shard will be found by the first turns.
-    pub fn new(shard: &Shard) -> Self {
-        let unread = OwedQueue::all(shard).into_iter().filter_map(|queue| {
-            let end = shard.bounds(queue.topic(), queue.queue_id()).max;
-            let next = shard.offset(GROUP, queue.topic(), queue.queue_id()).unwrap_or(0);
-            (next < end).then_some(Unread { queue, next, end })
-        });
-        Self {
-            later: BTreeMap::new(),
-            near: BTreeMap::new(),
-            opened_s: i64::MIN,
-            late: VecDeque::new(),
-            late_read_count: 0,
-            count: 0,
-            unread: unread.collect(),
-            clearing: Clearing::default(),
-            read_up_to: (i64::MIN, Place(0)),
-            read_count: 0,
-            recalled: FxHashMap::default(),
-            is_waiting: false,
-            rest_until_ms: 0,
-        }
-    }
-
-    /// Messages owed, done ones that are not due yet included.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.count >= OWED_MAX
-    }
-
-    fn is_idle(&self) -> bool {
-        self.count == 0 && self.unread.is_empty()
-    }
-
+impl Lane {
     fn add(&mut self, open: Open) {
-        self.count += 1;
         let second = open.due_ms.div_euclid(1000);
         if second <= self.opened_s {
             self.near.insert((open.due_ms, open.place), open.message);
@@ -229,7 +225,6 @@ impl Owed {
 
     /// Takes away what [`next_due`](Self::next_due) gave.
     fn remove(&mut self, key: (i64, Place)) {
-        self.count -= 1;
         if self.late.pop_front().is_some() {
             self.late_read_count = self.late_read_count.saturating_sub(1);
             return;
@@ -278,6 +273,69 @@ impl Owed {
         }
     }
 
+    /// When there is something to do next.
+    fn next_ms(&self, now_ms: i64) -> Option<i64> {
+        if !self.late.is_empty() {
+            return Some(now_ms);
+        }
+        let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000 - READ_AHEAD_MS);
+        near_ms.into_iter().chain(later_ms).min()
+    }
+}
+
+impl Owed {
+    /// All that is open in the shard will be found by the first turns.
+    pub fn new(shard: &Shard) -> Self {
+        let unread = OwedQueue::all(shard).into_iter().filter_map(|queue| {
+            let end = shard.bounds(queue.topic(), queue.queue_id()).max;
+            let next = shard.offset(GROUP, queue.topic(), queue.queue_id()).unwrap_or(0);
+            (next < end).then_some(Unread { queue, next, end })
+        });
+        Self {
+            delayed: Lane::default(),
+            halves: Lane::default(),
+            checked_ms: 0,
+            count: 0,
+            unread: unread.collect(),
+            clearing: Clearing::default(),
+            recalled: FxHashMap::default(),
+            is_waiting: false,
+            rest_until_ms: 0,
+        }
+    }
+
+    /// Messages owed, done ones that are not due yet included.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.count >= OWED_MAX
+    }
+
+    fn is_idle(&self) -> bool {
+        self.count == 0 && self.unread.is_empty()
+    }
+
+    fn lane(&mut self, kind: Kind) -> &mut Lane {
+        match kind {
+            Kind::Delayed => &mut self.delayed,
+            Kind::Half => &mut self.halves,
+        }
+    }
+
+    fn add(&mut self, open: Open) {
+        self.count += 1;
+        self.lane(Kind::of(open.place.queue())).add(open);
+    }
+
+    /// Takes away what is first in its lane.
+    fn remove(&mut self, key: (i64, Place)) {
+        self.count -= 1;
+        self.lane(Kind::of(key.1.queue())).remove(key);
+    }
+
     /// Puts what has come to the front back for another time; it stays open.
     pub fn postpone(&mut self, queue: OwedQueue, offset: i64, due_ms: i64, message: MessageRef) {
         self.add(Open { due_ms, place: Place::new(queue, offset), message });
@@ -289,12 +347,11 @@ impl Owed {
             return None;
         }
         let is_clearing = self.clearing.wanted > self.clearing.clear;
-        let at_ms = if !self.unread.is_empty() || !self.late.is_empty() || is_clearing {
+        let at_ms = if !self.unread.is_empty() || is_clearing {
             now_ms
         } else {
-            let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
-            let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000 - READ_AHEAD_MS);
-            near_ms.into_iter().chain(later_ms).min()?
+            let check_ms = self.halves.next_ms(now_ms).map(|at_ms| at_ms.max(self.checked_ms + 1));
+            self.delayed.next_ms(now_ms).into_iter().chain(check_ms).min()?
         };
         Some((at_ms.max(self.rest_until_ms) - now_ms).max(0))
     }
@@ -421,9 +478,16 @@ pub fn tick(broker: &mut Broker) {
     }
     // A recall that is not known yet must not come behind what it recalls.
     if broker.owed.unread.is_empty() {
-        broker.owed.open_seconds(broker.now_ms);
-        settle_due(broker);
-        read_ahead(broker);
+        let is_checked = broker.owed.checked_ms == broker.now_ms;
+        broker.owed.checked_ms = broker.now_ms;
+        for kind in [Kind::Delayed, Kind::Half].into_iter().take(if is_checked { 1 } else { 2 }) {
+            let (now_ms, precision_ms) = (broker.now_ms, broker.config.timer_precision_ms);
+            let lane = broker.owed.lane(kind);
+            lane.open_seconds(now_ms);
+            lane.order_late(now_ms, precision_ms);
+            settle_due(broker, kind);
+            read_ahead(broker, kind);
+        }
         clear(broker);
     }
 }
@@ -475,10 +539,10 @@ fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read:
     }
 }
 
-fn settle_due(broker: &mut Broker) {
-    broker.owed.order_late(broker.now_ms, broker.config.timer_precision_ms);
-    for _ in 0..DUE_PER_TURN {
-        let Some((key, message)) = broker.owed.next_due(broker.now_ms) else { return };
+fn settle_due(broker: &mut Broker, kind: Kind) {
+    for _ in 0..kind.per_look() {
+        let now_ms = broker.now_ms;
+        let Some((key, message)) = broker.owed.lane(kind).next_due(now_ms) else { return };
         let (_, place) = key;
         let durable = broker.shard.durable();
         let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
@@ -630,35 +694,31 @@ fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
 }
 
 /// Has messages read that are due soon, many at a time: those that stand together in the log are read together.
-fn read_ahead(broker: &mut Broker) {
+fn read_ahead(broker: &mut Broker, kind: Kind) {
     use std::ops::Bound::{Excluded, Unbounded};
-    let owed = &mut broker.owed;
-    if !owed.late.is_empty() {
-        let until = owed.late.len().min(READ_AHEAD);
-        if owed.late_read_count <= until / 2 {
-            let ahead = owed.late.range(owed.late_read_count..until);
-            let mut messages: Vec<_> = ahead.map(|open| open.message).collect();
-            owed.late_read_count = until;
-            broker.shard.read_soon(&mut messages);
-        }
-        return;
-    }
-    if owed.read_count > READ_AHEAD / 2 {
-        return;
-    }
     let (until_ms, durable) = (broker.now_ms + READ_AHEAD_MS, broker.shard.durable().bytes());
-    let is_next = |key: &(i64, Place), message: &MessageRef| {
-        key.0 <= until_ms && message.position().bytes() + u64::from(message.size_bytes()) <= durable
-    };
-    let ahead = broker.owed.near.range((Excluded(broker.owed.read_up_to), Unbounded));
-    let ahead = ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - broker.owed.read_count);
+    let lane = broker.owed.lane(kind);
     let mut messages = Vec::new();
-    for (key, message) in ahead {
-        broker.owed.read_up_to = *key;
-        messages.push(*message);
+    if !lane.late.is_empty() {
+        let until = lane.late.len().min(READ_AHEAD);
+        if lane.late_read_count <= until / 2 {
+            messages.extend(lane.late.range(lane.late_read_count..until).map(|open| open.message));
+            lane.late_read_count = until;
+        }
+    } else if lane.read_count <= READ_AHEAD / 2 {
+        let is_next = |key: &(i64, Place), message: &MessageRef| {
+            key.0 <= until_ms && message.position().bytes() + u64::from(message.size_bytes()) <= durable
+        };
+        let ahead = lane.near.range((Excluded(lane.read_up_to), Unbounded));
+        for (key, message) in
+            ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - lane.read_count)
+        {
+            lane.read_up_to = *key;
+            messages.push(*message);
+        }
+        lane.read_count += messages.len();
     }
     if !messages.is_empty() {
-        broker.owed.read_count += messages.len();
         broker.shard.read_soon(&mut messages);
     }
 }

@@ -13,7 +13,7 @@ use crate::{binary, port, route};
 const TEMPLATE_TOPIC: &str = "TBW102";
 
 /// What every broker is told beside its place. Off by default in RocketMQ, but SQL92 scenarios need it.
-const BROKER_SETTINGS: &str = "enablePropertyFilter=true\n";
+const BROKER_SETTINGS: &str = "enablePropertyFilter=true\nrecallMessageEnable=true\n";
 
 /// Whose servers a test works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

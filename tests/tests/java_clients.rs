@@ -72,11 +72,14 @@ scenarios!(
     transaction_end,
     view_message;
     only 5.5.0:
+    delay_recall,
     pop_order,
+    pop_priority,
     pop_push,
     pop_retry,
     pop_share,
-    pop_takeover;
+    pop_takeover,
+    send_auto_batch;
 );
 
 fn run(client: JavaClient, scenario: &str) {

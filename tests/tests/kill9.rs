@@ -52,6 +52,16 @@ fn acknowledged_messages_survive_kill_9_under_load() {
 
 #[test]
 fn orderly_consumers_keep_the_order_of_each_queue_over_kill_9() {
+    killed_beside("order_over_restarts", &["sent 49\n", "sent 149\n", "sent 249\n"]);
+}
+
+#[test]
+fn transactions_left_open_are_checked_after_kill_9() {
+    killed_beside("transaction_check", &["left open\n"]);
+}
+
+/// Plays a scenario of the Java client, and kills the broker each time the scenario says one of these lines.
+fn killed_beside(name: &str, lines: &[&str]) {
     if attached().is_some() {
         return skip("a broker to be killed must be this test's own");
     }
@@ -61,10 +71,10 @@ fn orderly_consumers_keep_the_order_of_each_queue_over_kill_9() {
     let home = Folder::new();
     let mut cluster = Cluster::start(Kind::under_test());
     let mut scenario = java_command(JavaClient::V5_5_0, home.path());
-    scenario.arg(format!("-Dnamesrv={}", cluster.namesrv())).arg("ringmq.clients.Scenarios").arg("order_over_restarts");
-    let mut scenario = Process::start("order", home.path(), &scenario);
-    for sent in ["sent 49\n", "sent 149\n", "sent 249\n"] {
-        scenario.await_ready(sent, || scenario.log_text().contains(sent));
+    scenario.arg(format!("-Dnamesrv={}", cluster.namesrv())).arg("ringmq.clients.Scenarios").arg(name);
+    let mut scenario = Process::start(name, home.path(), &scenario);
+    for line in lines {
+        scenario.await_ready(line, || scenario.log_text().contains(line));
         cluster.crash();
         cluster.restart();
     }

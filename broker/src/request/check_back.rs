@@ -23,6 +23,7 @@ use crate::owed::{self, Due, Facts, OwedQueue, draft_of, owed_properties};
 use crate::request::transaction::{self, HalfState};
 use crate::request::{again_when_read, message, read_failed, send, topic_change};
 use crate::state::reserved::{READ_WRITE, topic};
+use crate::system::System;
 
 /// When to look again whether the topic for half messages given up is there.
 const TOPIC_RETRY_MS: i64 = 1000;
@@ -48,6 +49,10 @@ pub fn check(broker: &mut Broker, due: &Due<'_>) -> Handled {
     let times = times.unwrap_or(0).saturating_add(1);
     let due_ms = broker.now_ms.saturating_add(broker.config.transaction_check_interval);
     match transaction::put_back(broker, half, &due.facts, due.offset, Some(times), due_ms) {
+        // If nobody can be asked, there is the next check.
+        Ok(_) if broker.system.as_ref().is_some_and(|system| !has_producer(system, due.facts.producer_group)) => {
+            Handled::Taken
+        }
         Ok(placed) => {
             let check = Box::new(check_of(due, times, &placed));
             // Not before: after a crash another half message could be where this one says it is.
@@ -60,6 +65,10 @@ pub fn check(broker: &mut Broker, due: &Due<'_>) -> Handled {
         }
         Err(error) => owed::not_stored(broker, due.queue, due.offset, &error),
     }
+}
+
+fn has_producer(system: &System, group: Option<&str>) -> bool {
+    group.is_some_and(|group| system.clients.producers(group).next().is_some())
 }
 
 fn check_of(due: &Due<'_>, times: i32, placed: &Placed) -> Check {

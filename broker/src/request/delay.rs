@@ -22,6 +22,8 @@ pub struct Asked<'a> {
     pub timer_delay_sec: Option<&'a [u8]>,
     pub timer_delay_ms: Option<&'a [u8]>,
     pub timer_deliver_ms: Option<&'a [u8]>,
+    /// One of the four is there, whatever it says.
+    pub has_delay: bool,
     /// `TIMER_OUT_MS`: it has been a timer before.
     pub was_timer: bool,
     /// `TIMER_DEL_UNIQKEY`: it takes back another one.
@@ -43,6 +45,7 @@ pub struct Later {
 impl<'a> Asked<'a> {
     /// Takes in one property.
     pub fn note(&mut self, key: &[u8], value: &'a [u8]) {
+        self.has_delay |= matches!(key, b"DELAY" | b"TIMER_DELAY_SEC" | b"TIMER_DELAY_MS" | b"TIMER_DELIVER_MS");
         match key {
             b"DELAY" => {
                 let level = number(value);

@@ -58,6 +58,11 @@ pub fn dispatch(broker: &mut Broker, request_code: i32, request: &Request<'_>) -
         code::RESUME_CHECK_HALF_MESSAGE => check_back::resume(broker, request),
         code::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request),
         code::QUERY_CONSUME_QUEUE => progress::rows(broker, request),
+        code::POP_ROLLBACK => {
+            // RocketMQ: from its key-value store of pops to the revive topic. Here both are the log.
+            broker.reply_done(request.reply_address());
+            Ok(Handled::Taken)
+        }
         _ => dispatch_system(broker, request_code, request),
     }
 }

@@ -17,6 +17,7 @@ pub mod look;
 pub mod revive;
 pub mod wait;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rmq_engine::TagFilter;
@@ -30,6 +31,7 @@ use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{Letter, ReplyAddress, Request};
 use crate::poll::HOLD_MS_MAX;
 use crate::request::topic_change;
+use crate::state::attributes::{MESSAGE_TYPE, MESSAGE_TYPE_PRIORITY, PRIORITY_FACTOR};
 use crate::state::groups::GroupLookup;
 use crate::state::subscription::{self, ExpressionType};
 
@@ -70,6 +72,45 @@ pub struct PopOrder {
     pub hold_until_ms: i64,
     /// How many cores are to be asked after the one that has it.
     cores_left: usize,
+    /// Before that, the topic's queues one after the other, if they are priorities.
+    levels: Option<Levels>,
+}
+
+/// The queues of a topic by priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Which one is next.
+    next: u32,
+    last: u32,
+}
+
+impl Levels {
+    /// `None` if the pop takes queues by chance.
+    fn of(broker: &mut Broker, order: &PopOrder) -> Option<Self> {
+        let topic = broker.topics.get(&order.topic)?;
+        let is_any = order.queue_id.is_none() && order.attempt.is_none();
+        let has_levels = topic.attributes.get(MESSAGE_TYPE).is_some_and(|kind| kind == MESSAGE_TYPE_PRIORITY);
+        let last = u32::try_from(topic.read_queue_nums - 1).ok()?;
+        if !is_any || !has_levels || !matches!(order.purpose, Purpose::Pop { .. }) {
+            return None;
+        }
+        let group = broker.groups.get(&order.group);
+        let factor = group.and_then(|group| group.attributes.get(PRIORITY_FACTOR)).and_then(|text| text.parse().ok());
+        let levels = match broker.config.priority_order_asc {
+            true => Self { next: last, last: 0 },
+            false => Self { next: 0, last },
+        };
+        (broker.next_random() % 100 < factor.unwrap_or(100)).then_some(levels)
+    }
+
+    fn following(self) -> Option<Self> {
+        let next = match self.next.cmp(&self.last) {
+            Ordering::Less => self.next + 1,
+            Ordering::Equal => return None,
+            Ordering::Greater => self.next - 1,
+        };
+        Some(Self { next, ..self })
+    }
 }
 
 /// What cores send each other about pops.
@@ -134,6 +175,7 @@ pub fn pop(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         filter: filter(broker, expression.as_deref(), expression_type.as_deref())?,
         hold_until_ms: hold_until_ms(broker, born_ms, header.poll_time),
         cores_left: 0,
+        levels: None,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -157,6 +199,7 @@ pub fn peek(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         filter: TagFilter::All,
         hold_until_ms: 0,
         cores_left: 0,
+        levels: None,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -182,6 +225,7 @@ pub fn notification(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         filter: TagFilter::All,
         hold_until_ms: hold_until_ms(broker, born_ms, header.poll_time),
         cores_left: 0,
+        levels: None,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -284,11 +328,13 @@ fn filter(broker: &mut Broker, expression: Option<&str>, expression_type: Option
 /// get that core's messages.
 fn set_out(broker: &mut Broker, order: PopOrder) {
     wait::note_popping(broker, order.to.connection);
-    let (first, cores_left) = match order.queue_id {
-        Some(queue_id) => (broker.owner(&order.topic, queue_id), 0),
-        None => ((broker.next_random() % broker.core_count as u64) as usize, broker.core_count - 1),
+    let levels = Levels::of(broker, &order);
+    let (first, cores_left) = match (order.queue_id, levels) {
+        (Some(queue_id), _) => (broker.owner(&order.topic, queue_id), 0),
+        (None, Some(levels)) => (broker.owner(&order.topic, levels.next), broker.core_count - 1),
+        (None, None) => ((broker.next_random() % broker.core_count as u64) as usize, broker.core_count - 1),
     };
-    send(broker, first, PopLetter::Look(PopOrder { cores_left, ..order }));
+    send(broker, first, PopLetter::Look(PopOrder { cores_left, levels, ..order }));
 }
 
 /// To this core or another one; worked off at the end of its turn.

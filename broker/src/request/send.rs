@@ -26,7 +26,7 @@ use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE}
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
 use crate::owed::{self, DELIVERED_BYTES, OwedQueue, owed_properties};
 use crate::request::delay::{Asked, Later, RecallHandle};
-use crate::request::{dead_letter, send_back, topic_change, transaction};
+use crate::request::{dead_letter, delay, send_back, topic_change, transaction};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
 use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 
@@ -109,12 +109,12 @@ pub fn handle_decoded(broker: &mut Broker, request: &Request<'_>, header: &SendH
         return broker.forward(SYSTEM_CORE, request, request.origin);
     }
     if let Some(config) = known {
-        if queue_id < 0 {
+        if let Some(picked) = origin.picked_queue {
+            queue_id = picked as i32;
+        } else if queue_id < 0 {
             let config = Arc::clone(config);
-            let picked = origin.picked_queue.or_else(|| {
-                let random = broker.next_random() as u32;
-                checks::queue_of_send(&config, queue_id, random)
-            });
+            let random = broker.next_random() as u32;
+            let picked = checks::queue_of_send(&config, queue_id, random);
             origin.picked_queue = picked;
             // A topic without write queues has nothing to pick from; the check below refuses its queue 0.
             queue_id = picked.map_or(0, |picked| picked as i32);
@@ -203,6 +203,10 @@ struct Found<'a> {
     asked: Asked<'a>,
     /// `TRAN_MSG` = true.
     is_transactional: bool,
+    /// `__SHARDINGKEY`.
+    has_sharding_key: bool,
+    /// `_SYS_MSG_PRIORITY_`.
+    priority: Option<&'a [u8]>,
     /// `INNER_NUM`: the body is said to hold a batch that stays one record.
     is_inner_batch: bool,
     /// A key the broker sets or removes itself is among them.
@@ -218,6 +222,8 @@ fn look_at(text: &[u8]) -> Found<'_> {
             b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"__DUE_MS" => found.has_broker_keys = true,
             b"TRAN_MSG" => found.is_transactional = value.eq_ignore_ascii_case(b"true"),
             b"INNER_NUM" => found.is_inner_batch = true,
+            b"__SHARDINGKEY" => found.has_sharding_key = true,
+            b"_SYS_MSG_PRIORITY_" => found.priority = Some(value),
             _ => found.asked.note(key, value),
         }
     }
@@ -246,6 +252,26 @@ fn check_inner_batch(
     Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
 }
 
+/// What the priority of a message means for where it is stored.
+enum Priority {
+    None,
+    /// Something else decides how the message is delivered: RocketMQ takes the priority away.
+    NotOfThisType,
+    Queue(u32),
+}
+
+/// A message with a priority goes to the queue of that number, or to the last one (since RocketMQ 5.4), whatever the type
+/// of the topic.
+fn queue_of_priority(broker: &Broker, topic: &str, found: &Found<'_>) -> Priority {
+    let priority = found.priority.and_then(delay::number).and_then(|priority| i32::try_from(priority).ok());
+    let Some(priority) = priority.and_then(|priority| u32::try_from(priority).ok()) else { return Priority::None };
+    if found.is_transactional || found.asked.has_delay || found.has_sharding_key {
+        return Priority::NotOfThisType;
+    }
+    let queues = broker.topics.get(topic).map_or(0, |config| config.write_queue_nums);
+    u32::try_from(queues - 1).map_or(Priority::None, |last| Priority::Queue(priority.min(last)))
+}
+
 fn store_one(
     broker: &mut Broker,
     request: &Request<'_>,
@@ -256,6 +282,21 @@ fn store_one(
 ) -> Outcome {
     let found = look_at(text);
     check_inner_batch(broker, topic, header, found.is_inner_batch)?;
+    let (mut queue_id, mut drops_priority) = (queue_id, false);
+    if found.priority.is_some() && request.origin.purpose == Purpose::Client {
+        match queue_of_priority(broker, topic, &found) {
+            Priority::None => {}
+            Priority::NotOfThisType => drops_priority = true,
+            Priority::Queue(queue) => {
+                queue_id = queue;
+                let owner = broker.owner(topic, queue_id);
+                if owner != broker.core {
+                    let origin = Origin { picked_queue: Some(queue_id), ..request.origin };
+                    return broker.forward(owner, request, origin);
+                }
+            }
+        }
+    }
     let code = found.tags.map_or(0, tags_code);
     let is_transactional = found.is_transactional && request.origin.purpose == Purpose::Client;
     let later = match transaction::half(broker, header, is_transactional, &found.asked)? {
@@ -266,8 +307,8 @@ fn store_one(
         Some(key) => ShortText::new(key),
         None => ShortText::Inline { length: 0, bytes: [0; ShortText::INLINE_BYTES] },
     };
-    if found.has_broker_keys {
-        drop_broker_keys(text);
+    if found.has_broker_keys || drops_priority {
+        drop_keys(text, if drops_priority { BROKER_KEYS_AND_PRIORITY } else { BROKER_KEYS });
     }
     properties::terminate(text);
     let transaction_id = match transaction_id {
@@ -482,11 +523,16 @@ fn check_properties_size(properties_bytes: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Keys the broker sets itself, or never stores. Rare: a client forwards a message it has consumed.
+/// Keys the broker sets itself, or never stores.
+const BROKER_KEYS: &[&str] = &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DUE_PROPERTY];
+const BROKER_KEYS_AND_PRIORITY: &[&str] =
+    &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DUE_PROPERTY, "_SYS_MSG_PRIORITY_"];
+
+/// Rare: a client forwards a message it has consumed.
 #[cold]
-fn drop_broker_keys(text: &mut Vec<u8>) {
+fn drop_keys(text: &mut Vec<u8>, keys: &[&str]) {
     let mut kept = Vec::with_capacity(text.len());
-    properties::copy_without(text, &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DUE_PROPERTY], &mut kept);
+    properties::copy_without(text, keys, &mut kept);
     *text = kept;
 }
 

@@ -19,6 +19,10 @@ pub const CLEANUP_POLICY: &str = "cleanup.policy";
 pub const CLEANUP_POLICY_COMPACTION: &str = "COMPACTION";
 /// Attribute name of the type of messages a topic holds.
 pub const MESSAGE_TYPE: &str = "message.type";
+/// Its queues are priorities.
+pub const MESSAGE_TYPE_PRIORITY: &str = "PRIORITY";
+/// Of a group: in how many of a hundred pops priorities count.
+pub const PRIORITY_FACTOR: &str = "priority.factor";
 pub const MESSAGE_TYPE_MIXED: &str = "MIXED";
 
 /// One attribute the broker knows.
@@ -58,7 +62,7 @@ pub static TOPIC_ATTRIBUTES: &[Attribute] = &[
             "FIFO",
             "DELAY",
             "TRANSACTION",
-            "PRIORITY",
+            MESSAGE_TYPE_PRIORITY,
             "LITE",
             MESSAGE_TYPE_MIXED,
         ]),
@@ -69,7 +73,7 @@ pub static TOPIC_ATTRIBUTES: &[Attribute] = &[
 
 /// The attributes of subscription groups (RocketMQ 5.5). All can change at any time.
 pub static GROUP_ATTRIBUTES: &[Attribute] = &[
-    Attribute { name: "priority.factor", is_mutable: true, values: Values::Range(0, 100) },
+    Attribute { name: PRIORITY_FACTOR, is_mutable: true, values: Values::Range(0, 100) },
     Attribute { name: "lite.bind.topic", is_mutable: true, values: Values::Any },
     Attribute { name: "lite.sub.model", is_mutable: true, values: Values::OneOf(&["Shared", "Exclusive"]) },
     Attribute { name: "lite.sub.reset.offset.exclusive", is_mutable: true, values: Values::Bool },

@@ -121,7 +121,7 @@ table! {
     - enableRetryTopicV2, Bool, "false", used, "popped messages come back in %RETRY%group+topic instead of %RETRY%group_topic";
     - popFromRetryProbability, INT, "20", used, "how many pops in a hundred look for messages that came back first";
     - popFromRetryProbabilityForPriority, INT, "0", not_yet, POP;
-    - priorityOrderAsc, Bool, "true", not_yet, POP;
+    - priorityOrderAsc, Bool, "true", used, "the larger the number of a priority, the sooner it is popped";
     - popConsumerFSServiceInit, Bool, "true", no_effect, POP_RECORDS;
     - popConsumerKVServiceLog, Bool, "false", no_effect, POP_RECORDS;
     - popConsumerKVServiceInit, Bool, "false", no_effect, POP_RECORDS;

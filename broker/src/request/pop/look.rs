@@ -10,7 +10,7 @@ use rmq_net::message::record;
 use rmq_net::reply::ExtWriter;
 
 use super::wait::WaitKey;
-use super::{PopOrder, Purpose, pass_on, retry_topics};
+use super::{PopLetter, PopOrder, Purpose, pass_on, retry_topics, send};
 use crate::broker::{After, Body, Broker, Refusal};
 use crate::request::{self, Job};
 
@@ -123,8 +123,39 @@ pub fn look(broker: &mut Broker, order: PopOrder) {
     if order.purpose == Purpose::Notify {
         return notify(broker, order);
     }
+    if order.levels.is_some() {
+        return look_by_level(broker, order);
+    }
     let mut found = Found::default();
     let stopped = gather(broker, &order, &mut found).err();
+    finish(broker, order, found, stopped);
+}
+
+/// Takes messages of the highest priority there is. Lower ones come along only if this core has their queues, too.
+fn look_by_level(broker: &mut Broker, mut order: PopOrder) {
+    let mut found = Found::default();
+    while let Some(levels) = order.levels.filter(|_| found.count < order.count_max) {
+        let owner = broker.owner(&order.topic, levels.next);
+        if owner != broker.core {
+            return match found.count {
+                0 => send(broker, owner, PopLetter::Look(order)),
+                _ => answer(broker, order, found),
+            };
+        }
+        let topic = order.topic.clone();
+        if let Err(stop) = look_into(broker, &order, &topic, levels.next, &mut found) {
+            return finish(broker, order, found, Some(stop));
+        }
+        order.levels = levels.following();
+    }
+    match found.count {
+        // What came back is left, on any core.
+        0 => look(broker, order),
+        _ => answer(broker, order, found),
+    }
+}
+
+fn finish(broker: &mut Broker, order: PopOrder, found: Found, stopped: Option<Stop>) {
     match stopped {
         _ if found.count > 0 => answer(broker, order, found),
         None => pass_on(broker, order),

@@ -515,3 +515,45 @@ fn the_broker_deals_queues_out_as_the_mode_says() {
     let expected = format!(r#"{{"messageRequestModeMap":{{"T":{{"g":{}}}}}}}"#, set("T", "g"));
     assert_eq!(String::from_utf8_lossy(&all.body), expected);
 }
+
+#[test]
+fn pops_of_a_priority_topic_get_the_highest_first() {
+    let priority = |cores: &mut Cores, core: usize, priority: &str| {
+        cores.send_with(core, "P", 0, &[("_SYS_MSG_PRIORITY_", priority)], &[], priority.as_bytes())
+    };
+    for (ascending, expected) in [("true", ["9", "5", "2", "1", "0"]), ("false", ["0", "1", "2", "5", "9"])] {
+        let mut cores = Cores::with_config(3, &[("priorityOrderAsc", ascending)]);
+        cores.create_topic("P", "7", "6", "+message.type=PRIORITY");
+        for (number, (given, queue_id)) in
+            [("1", "1"), ("9", "6"), ("0", "0"), ("5", "5"), ("2", "2")].iter().enumerate()
+        {
+            let sent = priority(&mut cores, number % 3, given);
+            assert_eq!((sent.code, sent.ext("queueId")), (0, *queue_id), "{}", sent.remark);
+        }
+        for (number, body) in expected.iter().enumerate() {
+            let answer = pop(&mut cores, number % 3, &[("topic", "P"), ("maxMsgNums", "1")]);
+            let bodies: Vec<_> = popped(&answer).into_iter().map(|message| message.body).collect();
+            assert_eq!(bodies, [*body]);
+        }
+        let empty = pop(&mut cores, 0, &[("topic", "P")]);
+        assert_eq!(empty.code, response::POLLING_TIMEOUT);
+    }
+}
+
+#[test]
+fn a_priority_counts_only_if_nothing_else_decides_about_the_message() {
+    let mut cores = Cores::new(2);
+    for (other, queue_id, is_kept) in
+        [(("a", "b"), "7", true), (("__SHARDINGKEY", "s"), "1", false), (("DELAY", "0"), "1", false)]
+    {
+        let sent = cores.send_with(0, "T", 1, &[("_SYS_MSG_PRIORITY_", "200"), other], &[], b"x");
+        assert_eq!((sent.code, sent.ext("queueId")), (0, queue_id), "{}", sent.remark);
+        let answer = pop(&mut cores, 0, &[("queueId", queue_id)]);
+        let stored = record::iter(&answer.body).next().expect("a message").expect("a record");
+        assert_eq!(properties::get(stored.properties, "_SYS_MSG_PRIORITY_").is_some(), is_kept);
+    }
+    for no_priority in ["-1", "x", ""] {
+        let sent = cores.send_with(0, "T", 1, &[("_SYS_MSG_PRIORITY_", no_priority)], &[], b"x");
+        assert_eq!((sent.code, sent.ext("queueId")), (0, "1"), "{no_priority}");
+    }
+}

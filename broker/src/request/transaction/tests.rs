@@ -251,6 +251,7 @@ fn a_half_message_checked_too_often_is_given_up_and_can_be_resumed_once() {
         producer_on(&mut cores, 1);
         let mut resume = || cores.call(0, code::RESUME_CHECK_HALF_MESSAGE, &[("msgId", &given_up)], b"");
         assert_eq!([resume().code, resume().code], [0, response::SYSTEM_ERROR]);
+        pass(&mut cores, 1);
         let asked = cores.requests_to_clients();
         assert_eq!(asked.len(), 1, "it is asked for at once");
         let copy = Half::of_check(&asked[0]);

@@ -19,6 +19,7 @@ import org.apache.rocketmq.client.consumer.PopStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.impl.MQClientAPIImpl;
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -204,12 +205,40 @@ final class PopScenarios {
         Check.equal(List.of("4"), texts(pop(cluster, queue, group, 3, 60_000, 8_000)), "pop after all was acknowledged");
     }
 
+    /** A priority is a queue; pops of any queue get the highest first, whichever was sent first. */
+    static void priority(Cluster cluster) throws Exception {
+        String topic = cluster.name("pop_priority");
+        TopicCreation.create(cluster.producer(), topic, 4, "PRIORITY");
+        Cluster.await("route of " + topic, () -> cluster.queues(topic).size() == 4);
+        String group = group(cluster, "pop_priority_group", topic, -1);
+        for (int priority : new int[] {1, 0, 9, 2, 3, 0}) {
+            Message message = new Message(topic, ("priority " + priority).getBytes());
+            message.setPriority(priority);
+            SendResult sent = cluster.producer().send(message);
+            Check.equal(Math.min(priority, 3), sent.getMessageQueue().getQueueId(), "queue of priority " + priority);
+        }
+        MessageQueue any = new MessageQueue(topic, cluster.queues(topic).get(0).getBrokerName(), -1);
+        List<String> popped = new ArrayList<>();
+        Cluster.await("all six", () -> {
+            popped.addAll(texts(pop(cluster, any, group, 1, 60_000, 0, false)));
+            return popped.size() == 6;
+        });
+        Check.equal(
+            List.of("priority 9", "priority 3", "priority 2", "priority 1", "priority 0", "priority 0"), popped, "order");
+    }
+
     private static List<String> texts(List<MessageExt> messages) {
         return messages.stream().map(message -> new String(message.getBody())).collect(Collectors.toList());
     }
 
     private static List<MessageExt> pop(
         Cluster cluster, MessageQueue queue, String group, int count, long invisible_ms, long poll_ms) throws Exception {
+        return pop(cluster, queue, group, count, invisible_ms, poll_ms, true);
+    }
+
+    private static List<MessageExt> pop(
+        Cluster cluster, MessageQueue queue, String group, int count, long invisible_ms, long poll_ms, boolean isInOrder)
+        throws Exception {
         PopMessageRequestHeader header = new PopMessageRequestHeader();
         header.setConsumerGroup(group);
         header.setTopic(queue.getTopic());
@@ -219,7 +248,7 @@ final class PopScenarios {
         header.setPollTime(poll_ms);
         header.setBornTime(System.currentTimeMillis());
         header.setInitMode(0);
-        header.setOrder(true);
+        header.setOrder(isInOrder);
         CompletableFuture<PopResult> answer = new CompletableFuture<>();
         PopCallback callback = new PopCallback() {
             @Override
