@@ -3,6 +3,7 @@ package ringmq.clients;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Queue;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -20,6 +21,7 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.impl.MQClientAPIImpl;
 import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -208,7 +210,9 @@ final class PopScenarios {
     /** A priority is a queue; pops of any queue get the highest first, whichever was sent first. */
     static void priority(Cluster cluster) throws Exception {
         String topic = cluster.name("pop_priority");
-        TopicCreation.create(cluster.producer(), topic, 4, "PRIORITY");
+        TopicConfig config = new TopicConfig(topic, 4, 4);
+        config.setAttributes(Map.of("+message.type", "PRIORITY"));
+        api(cluster).createTopic(broker(cluster, "TBW102"), "TBW102", config, TIMEOUT_MS);
         Cluster.await("route of " + topic, () -> cluster.queues(topic).size() == 4);
         String group = group(cluster, "pop_priority_group", topic, -1);
         for (int priority : new int[] {1, 0, 9, 2, 3, 0}) {

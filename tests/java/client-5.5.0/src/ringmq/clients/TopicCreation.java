@@ -11,9 +11,4 @@ final class TopicCreation {
     static void create(DefaultMQProducer producer, String topic, int queueCount) throws MQClientException {
         producer.createTopic("TBW102", topic, queueCount, java.util.Map.of());
     }
-
-    /** The same with a message type. */
-    static void create(DefaultMQProducer producer, String topic, int queueCount, String type) throws MQClientException {
-        producer.createTopic("TBW102", topic, queueCount, java.util.Map.of("+message.type", type));
-    }
 }
