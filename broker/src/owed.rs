@@ -788,4 +788,6 @@ fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: Mess
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -134,6 +134,16 @@ impl Cores {
         self.start(storages);
     }
 
+    /// As [`restart`](Self::restart), and the first `commands` of each stuck disk were carried out before.
+    pub fn crash(&mut self, commands: usize) {
+        for CoreOfTest { broker, storage, stuck, .. } in &mut self.cores {
+            for command in stuck.drain(..commands.min(stuck.len())) {
+                storage.carry_out(&mut broker.shard, command);
+            }
+        }
+        self.restart();
+    }
+
     fn start(&mut self, storages: Vec<MemoryStorage>) {
         let (config, now_ms, count) = (self.config.clone(), self.now_ms, storages.len());
         self.starts += 1;
