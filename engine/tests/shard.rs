@@ -6,9 +6,9 @@ use rmq_engine::config::FILTERED_BYTES_MAX;
 use rmq_engine::memory::MemoryStorage;
 use rmq_engine::scrub::{Rotten, scrub};
 use rmq_engine::{
-    AppendError, BatchItem, Boundary, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, MessageDraft, Nothing,
-    PhysicalOffset, PropertyFilter, ReadRecord, Record, RecoverError, Rows, Searched, Shard, ShardConfig, StorageError,
-    StoreTime, TagFilter, Ticket,
+    AppendError, BatchItem, Boundary, Bounds, CommandKind, Done, Durability, Fetch, FetchRequest, Geometry,
+    MessageDraft, Nothing, PhysicalOffset, PropertyFilter, ReadRecord, Record, RecoverError, Rows, Searched, Shard,
+    ShardConfig, StorageError, StoreTime, TagFilter, Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
@@ -336,6 +336,44 @@ fn an_owed_message_is_found_by_its_row_and_read_alone_until_another_takes_its_pl
             }
         };
         assert_eq!(Record::decode(slice.as_ref()).unwrap().queue_offset, offset);
+    }
+}
+
+/// Carries out all commands; of each read of the log, its length and that of its buffer.
+fn log_reads(fixture: &mut Fixture) -> Vec<(u32, usize)> {
+    let mut reads = Vec::new();
+    fixture.shard.pump(1);
+    while let Some(command) = fixture.shard.next_command() {
+        if let CommandKind::Read { len, into, .. } = &command.kind {
+            reads.push((*len, into.len()));
+        }
+        fixture.storage.carry_out(&mut fixture.shard, command);
+    }
+    reads
+}
+
+#[test]
+fn messages_wanted_soon_are_read_by_the_chunk_where_many_stand_together_and_else_alone() {
+    let mut fixture = Fixture::new();
+    let mut messages: Vec<_> = numbered(600, 100)
+        .iter()
+        .map(|body| fixture.shard.append(&draft("T", 0, body), 1).expect("appended").message)
+        .collect();
+    fixture.settle(1);
+    fixture.restart();
+    // The last chunk is in memory after a start.
+    messages.truncate(400);
+    let mut scattered: Vec<_> = messages.iter().copied().step_by(90).rev().collect();
+    fixture.shard.read_soon(&mut scattered);
+    let reads = log_reads(&mut fixture);
+    assert_eq!(reads.len(), scattered.len());
+    assert!(reads.iter().all(|(len, buffer)| *len <= 8192 && *buffer == 8192), "{reads:?}");
+
+    fixture.shard.read_soon(&mut messages.clone());
+    let reads = log_reads(&mut fixture);
+    assert!((3..8).contains(&reads.len()) && reads.iter().all(|read| *read == (16 * 1024, 16 * 1024)), "{reads:?}");
+    for message in &messages {
+        assert!(matches!(fixture.shard.read_message(*message, TICKET), ReadRecord::Found(_)));
     }
 }
 

@@ -179,6 +179,15 @@ mod tests {
         }
 
         #[test]
+        fn copies_have_the_wanted_pairs_of_what_was_copied(junk in proptest::collection::vec(0u8..5, 0..40), name in 0u8..5) {
+            let (wanted, mut out) = (|key: &[u8]| key != [name], b"x\x01y\x02".to_vec());
+            copy_if(&junk, wanted, &mut out);
+            let expected: Vec<_> = iter(&junk).filter(|(key, _)| wanted(key)).collect();
+            prop_assert_eq!(iter(&out).skip(1).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(out.last(), Some(&2));
+        }
+
+        #[test]
         fn junk_never_panics(junk in proptest::collection::vec(0u8..5, 0..40)) {
             let _count = iter(&junk).count();
         }
