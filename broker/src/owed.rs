@@ -109,7 +109,7 @@ impl OwedQueue {
 }
 
 /// Queue and offset in one number; offsets stay below 2^56.
-#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Place(u64);
 
 impl Place {
@@ -350,7 +350,7 @@ impl Owed {
         let at_ms = if !self.unread.is_empty() || is_clearing {
             now_ms
         } else {
-            let check_ms = self.halves.next_ms(now_ms).map(|at_ms| at_ms.max(self.checked_ms + 1));
+            let check_ms = self.halves.next_ms(now_ms).map(|at_ms| at_ms.max(self.checked_ms.min(now_ms) + 1));
             self.delayed.next_ms(now_ms).into_iter().chain(check_ms).min()?
         };
         Some((at_ms.max(self.rest_until_ms) - now_ms).max(0))

@@ -260,6 +260,9 @@ impl LogSource for ShardFiles {
             // The log is read past the page cache from now on; what recovery cached is only in the way.
             let _ = fadvise(&file, 0, None, Advice::DontNeed);
         }
+        // A process that was killed may have made or renamed a segment and not come to this: what is written into that
+        // from now on would be gone with its name.
+        File::open(self.log_path())?.sync_all()?;
         self.index = None; // Derived data: losing it costs nothing but this very work.
         self.snapshot = None;
         Ok(())
