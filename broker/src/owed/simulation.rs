@@ -94,8 +94,8 @@ impl World {
     }
 
     fn end(&mut self, which: usize) {
-        let halves = self.messages.iter_mut().enumerate().filter(|(_, message)| message.named.is_some());
-        let Some((number, message)) = halves.skip(which).next() else { return };
+        let mut halves = self.messages.iter_mut().enumerate().filter(|(_, message)| message.named.is_some());
+        let Some((number, message)) = halves.nth(which) else { return };
         if message.end_opaque.is_some() {
             return;
         }
