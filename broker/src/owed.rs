@@ -28,6 +28,8 @@ const TICKET: Ticket = Ticket(0);
 pub const OWED_MAX: usize = 32 << 20;
 /// Most messages that become due in one turn, so that live requests get theirs.
 const DUE_PER_TURN: usize = 256;
+/// Those that were done before, as most half messages are, cost next to nothing and do not count, up to here.
+const LOOKED_AT_PER_TURN: usize = 2048;
 /// Most half messages looked at in a millisecond: their producers can be asked a little later, each is stored again for
 /// it, and a core that never rests between them would write live messages in small batches.
 const CHECKS_PER_MS: usize = 8;
@@ -540,7 +542,8 @@ fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read:
 }
 
 fn settle_due(broker: &mut Broker, kind: Kind) {
-    for _ in 0..kind.per_look() {
+    let mut left = kind.per_look();
+    for _ in 0..LOOKED_AT_PER_TURN {
         let now_ms = broker.now_ms;
         let Some((key, message)) = broker.owed.lane(kind).next_due(now_ms) else { return };
         let (_, place) = key;
@@ -552,6 +555,8 @@ fn settle_due(broker: &mut Broker, kind: Kind) {
         }
         let (queue, offset) = (place.queue(), place.offset());
         if !queue.is_done(&broker.shard, offset) {
+            let Some(fewer) = left.checked_sub(1) else { return };
+            left = fewer;
             match broker.shard.read_message(message, TICKET) {
                 ReadRecord::Pending => {
                     broker.owed.is_waiting = true;
@@ -702,7 +707,7 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
     if !lane.late.is_empty() {
         let until = lane.late.len().min(READ_AHEAD);
         if lane.late_read_count <= until / 2 {
-            messages.extend(lane.late.range(lane.late_read_count..until).map(|open| open.message));
+            messages.extend(lane.late.range(lane.late_read_count..until).map(|open| (open.place, open.message)));
             lane.late_read_count = until;
         }
     } else if lane.read_count <= READ_AHEAD / 2 {
@@ -714,12 +719,14 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
             ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - lane.read_count)
         {
             lane.read_up_to = *key;
-            messages.push(*message);
+            messages.push((key.1, *message));
         }
         lane.read_count += messages.len();
     }
-    if !messages.is_empty() {
-        broker.shard.read_soon(&mut messages);
+    let is_open = |place: &Place| !place.queue().is_done(&broker.shard, place.offset());
+    let mut open: Vec<_> = messages.iter().filter(|(place, _)| is_open(place)).map(|(_, message)| *message).collect();
+    if !open.is_empty() {
+        broker.shard.read_soon(&mut open);
     }
 }
 

@@ -437,3 +437,16 @@ fn a_commit_that_the_log_has_no_room_for_waits() {
     assert_eq!([opaque, again].map(|opaque| cores.answers_to(opaque)[0].code), [0, 0]);
     assert_eq!(stored(&mut cores, "T"), 1);
 }
+
+#[test]
+fn ended_transactions_are_forgotten_however_many_there_are() {
+    let mut cores = Cores::new(1);
+    for _ in 0..100 {
+        let half = half(&mut cores, 0);
+        assert_eq!(end(&mut cores, &half, COMMIT), 0);
+    }
+    let open: Vec<_> = (0..20).map(|_| half(&mut cores, 0)).collect();
+    assert_eq!(cores.broker(0).owed.count(), 120);
+    pass(&mut cores, FIRST_CHECK_MS);
+    assert_eq!(cores.broker(0).owed.count(), open.len(), "what is done is passed over in one millisecond");
+}
