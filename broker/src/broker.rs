@@ -307,7 +307,7 @@ impl Broker {
         crate::retention::tick(self);
         // Behind it: the scrubber must know what is retired before its files are used again.
         self.scrub_state.note(&self.shard);
-        crate::system::take_ordered_topics(self);
+        crate::system::tick_name_servers(self);
         self.hand_over_counts();
     }
 

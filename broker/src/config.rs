@@ -142,6 +142,7 @@ typed_settings! {
         broker_topic_enable: bool = "brokerTopicEnable",
         trace_topic_enable: bool = "traceTopicEnable",
         msg_trace_topic_name: String = "msgTraceTopicName",
+        clear_retry_topic_when_delete_topic: bool = "clearRetryTopicWhenDeleteTopic",
         validate_system_topic_when_update_topic: bool = "validateSystemTopicWhenUpdateTopic",
         enable_mixed_message_type: bool = "enableMixedMessageType",
         enable_split_metadata: bool = "enableSplitMetadata",
@@ -183,6 +184,9 @@ typed_settings! {
         retrieve_message_from_pop_retry_topic_v1: bool = "retrieveMessageFromPopRetryTopicV1",
         /// Per cent.
         pop_from_retry_probability: i32 = "popFromRetryProbability",
+        pop_from_retry_probability_for_priority: i32 = "popFromRetryProbabilityForPriority",
+        use_message_filter_for_notification: bool = "useMessageFilterForNotification",
+        max_message_filter_num_for_notification: i32 = "maxMessageFilterNumForNotification",
         priority_order_asc: bool = "priorityOrderAsc",
         pop_response_return_actual_retry_topic: bool = "popResponseReturnActualRetryTopic",
         enable_pop_message_threshold: bool = "enablePopMessageThreshold",
@@ -192,6 +196,7 @@ typed_settings! {
         /// `PULL` or `POP`.
         default_message_request_mode: String = "defaultMessageRequestMode",
         default_pop_share_queue_num: i32 = "defaultPopShareQueueNum",
+        load_balance_poll_name_server_interval: i64 = "loadBalancePollNameServerInterval",
 
         message_index_enable: bool = "messageIndexEnable",
         max_msgs_num_batch: i64 = "maxMsgsNumBatch",

@@ -14,8 +14,7 @@
 //! The thread in the middle keeps every lock away from the core: it takes each message at once and leaves it in the
 //! inbox of each name server's thread, where only the latest order counts.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,18 +23,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rmq_net::body::{self, KvTable};
-use rmq_net::codes::{request, response};
-use rmq_net::frame::{Frame, Serialization, frame_size};
+use rmq_net::codes::request;
+use rmq_net::frame::Serialization;
 use rmq_net::reply::FrameWriter;
 
-/// How long one address of a name server may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::name_server_client::{Answer, NameServerClient, Patience};
+
 /// How long a stop waits for the name servers to take the broker out of their routes, all together. Closing the
 /// connections does the same, a little later.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often a thread that waits for its name server looks whether the process stops.
-const STOP_LOOK: Duration = Duration::from_millis(100);
-const READ_BYTES: usize = 16 * 1024;
 
 /// Who registers, and where.
 #[derive(Clone, Debug)]
@@ -171,7 +167,7 @@ impl Coordinator {
             let worker = Worker {
                 registration: registration.clone(),
                 inbox: inbox.clone(),
-                name_server: NameServer { address: address.clone(), connection: None },
+                name_server: NameServerClient::new(address.clone()),
                 is_failing: false,
                 next_opaque: 0,
                 newest_answered: newest_answered.clone(),
@@ -223,7 +219,7 @@ impl Coordinator {
 struct Worker {
     registration: Arc<Registration>,
     inbox: Arc<Inbox>,
-    name_server: NameServer,
+    name_server: NameServerClient,
     /// Whether the last attempt failed, so that only changes are logged.
     is_failing: bool,
     next_opaque: i32,
@@ -260,7 +256,7 @@ impl Worker {
             // The receiver is gone only when the broker stops.
             Ok(KvTable { table }) => drop(self.ordered.send(table.into_keys().collect())),
             Err(error) => {
-                tracing::warn!(name_server = %self.name_server.address, %error, "the list of ordered topics cannot be read");
+                tracing::warn!(name_server = %self.name_server.address(), %error, "the list of ordered topics cannot be read");
             }
         }
     }
@@ -277,16 +273,19 @@ impl Worker {
         self.next_opaque = self.next_opaque.wrapping_add(1);
         let opaque = self.next_opaque;
         let frame = self.frame(code, opaque, body);
-        let patience = Patience { deadline, is_given_up, inbox: &self.inbox };
+        let inbox = &self.inbox;
+        let patience = Patience { deadline, is_given_up: &|| is_given_up(inbox) };
         let outcome = match self.name_server.call(&frame, opaque, &patience) {
             Err(_) if patience.is_given_up() => return None,
-            outcome => outcome,
+            outcome => outcome.and_then(Answer::succeeded),
         };
         match &outcome {
             Err(error) if !self.is_failing => {
-                tracing::warn!(name_server = %self.name_server.address, %error, "could not {what} at the name server; will keep trying");
+                tracing::warn!(name_server = %self.name_server.address(), %error, "could not {what} at the name server; will keep trying");
             }
-            Ok(_) if self.is_failing => tracing::info!(name_server = %self.name_server.address, "name server is back"),
+            Ok(_) if self.is_failing => {
+                tracing::info!(name_server = %self.name_server.address(), "name server is back")
+            }
             _ => {}
         }
         self.is_failing = outcome.is_err();
@@ -313,146 +312,6 @@ impl Worker {
         frame.extend_from_slice(body);
         frame
     }
-}
-
-/// How long a call may go on.
-struct Patience<'a> {
-    deadline: Instant,
-    inbox: &'a Inbox,
-    is_given_up: fn(&Inbox) -> bool,
-}
-
-impl Patience<'_> {
-    fn is_given_up(&self) -> bool {
-        (self.is_given_up)(self.inbox)
-    }
-
-    /// The time left, never zero; an error when there is none.
-    fn rest(&self) -> io::Result<Duration> {
-        if self.is_given_up() {
-            return Err(io::Error::other("the broker stops"));
-        }
-        match self.deadline.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
-            rest => Ok(rest),
-        }
-    }
-
-    /// How long one system call may block.
-    fn step(&self) -> io::Result<Duration> {
-        Ok(self.rest()?.min(STOP_LOOK))
-    }
-}
-
-/// One name server and the connection to it that is kept open.
-struct NameServer {
-    address: String,
-    connection: Option<Connection>,
-}
-
-impl NameServer {
-    /// One request and the body of its answer, all within the deadline. A lost connection is made again once.
-    fn call(&mut self, frame: &[u8], opaque: i32, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
-        let was_connected = self.connection.is_some();
-        let mut outcome = self.try_call(frame, opaque, patience);
-        if was_connected && outcome.as_ref().is_err_and(is_connection_lost) {
-            // Most likely the name server was restarted since; it knows nothing of this broker until it is told.
-            self.connection = None;
-            outcome = self.try_call(frame, opaque, patience);
-        }
-        // A call given up for a stop leaves its connection to the unregistration, if no frame was cut in two.
-        let is_whole = self.connection.as_ref().is_some_and(|connection| !connection.is_mid_write);
-        if outcome.is_err() && !(patience.is_given_up() && is_whole) {
-            self.connection = None;
-        }
-        outcome
-    }
-
-    fn try_call(&mut self, frame: &[u8], opaque: i32, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(Connection::open(&self.address, patience)?),
-        };
-        connection.write(frame, patience)?;
-        loop {
-            let answer = connection.read_frame(patience)?;
-            let answer = Frame::decode(&answer).map_err(|error| io::Error::other(error.to_string()))?;
-            // A name server may also send requests of its own (NOTIFY_MIN_BROKER_ID_CHANGE); they need no answer.
-            if answer.is_response() && answer.opaque == opaque {
-                return match answer.code {
-                    response::SUCCESS => Ok(answer.body.to_vec()),
-                    code => Err(io::Error::other(format!("answered code {code}"))),
-                };
-            }
-        }
-    }
-}
-
-struct Connection {
-    stream: TcpStream,
-    /// What has arrived of the next frames.
-    received: Vec<u8>,
-    /// Part of a request was written and the rest was not: nothing else can follow.
-    is_mid_write: bool,
-}
-
-impl Connection {
-    fn open(address: &str, patience: &Patience<'_>) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address");
-        for address in address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT.min(patience.rest()?)) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(Self { stream, received: Vec::new(), is_mid_write: false });
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    fn write(&mut self, mut frame: &[u8], patience: &Patience<'_>) -> io::Result<()> {
-        while !frame.is_empty() {
-            self.stream.set_write_timeout(Some(patience.step()?))?;
-            match self.stream.write(frame) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    frame = &frame[written..];
-                    self.is_mid_write = !frame.is_empty();
-                }
-                Err(error) if is_worth_another_try(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn read_frame(&mut self, patience: &Patience<'_>) -> io::Result<Vec<u8>> {
-        loop {
-            let size = frame_size(&self.received).map_err(|error| io::Error::other(error.to_string()))?;
-            if let Some(size) = size.filter(|size| *size <= self.received.len()) {
-                return Ok(self.received.drain(..size).collect());
-            }
-            self.stream.set_read_timeout(Some(patience.step()?))?;
-            let mut piece = [0; READ_BYTES];
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => self.received.extend_from_slice(&piece[..length]),
-                Err(error) if is_worth_another_try(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// A step is over, not the call.
-fn is_worth_another_try(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
-fn is_connection_lost(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::letter::Letter;
 use crate::memory::MemoryBounds;
 use crate::node::{Node, StopFlag};
 use crate::registrar::{Registrar, RegistrarEnd, Registration};
+use crate::routes::Routes;
 use crate::scrubber::{Pace, ScrubState, ScrubbedShard, Scrubber};
 use crate::state::clients::ClientRegistry;
 use crate::state::groups::GroupTable;
@@ -273,8 +274,8 @@ fn broker_parts(
 ) -> Result<PartsAndEnd, NodeError> {
     let store_host = resolve(&config.broker_ip1, config.listen_port)?;
     let core_count = shards.len();
-    let (registrar, end) = start_registrar(config)?.unzip();
-    let mut registrar = registrar;
+    let (mut registrar, end) = start_registrar(config)?.unzip();
+    let mut routes = start_routes(config)?;
     let settings = shards.first().map(|(system_shard, _)| stored_settings(system_shard)).unwrap_or_default();
     let mut parts = Vec::new();
     for (core, (shard, driver)) in shards.into_iter().enumerate() {
@@ -282,7 +283,7 @@ fn broker_parts(
         let system = (core == SYSTEM_CORE).then(|| {
             let clients = ClientRegistry::new(config.reject_pull_consumer_enable, config.channel_expired_timeout);
             let stats = BrokerStats::new(&config.broker_cluster_name, 0, now_ms);
-            System::new(clients, registrar.take(), stats, now_ms)
+            System::new(clients, registrar.take(), routes.take(), stats, now_ms)
         });
         let config = config.clone();
         let scrub_state = Arc::new(ScrubState::default());
@@ -377,6 +378,14 @@ fn start_registrar(config: &BrokerConfig) -> Result<Option<(Registrar, Registrar
         answer_timeout: Duration::from_millis(config.register_broker_timeout_mills.unsigned_abs()),
     };
     Ok(Some(Registrar::start(registration)?))
+}
+
+fn start_routes(config: &BrokerConfig) -> Result<Option<Routes>, NodeError> {
+    if config.namesrv_addr.is_empty() {
+        return Ok(None);
+    }
+    let poll_interval = Duration::from_millis(config.load_balance_poll_name_server_interval.unsigned_abs());
+    Ok(Some(Routes::start(&config.broker_name, &config.namesrv_addr, poll_interval)?))
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use crate::ask;
 use crate::broker::{Broker, SYSTEM_CORE};
 use crate::letter::Letter;
 use crate::registrar::Registrar;
+use crate::request::assignment::{self, WaitingQueries};
 use crate::request::reply::{self, Pushes};
 use crate::request::{client, pop, pull, topic_change};
+use crate::routes::Routes;
 use crate::state::clients::ClientRegistry;
 use crate::state::locks::QueueLocks;
 use crate::state::stats::{BrokerStats, CountersDelta};
@@ -19,7 +21,10 @@ const SCAN_MS: i64 = 10_000;
 pub struct System {
     pub clients: ClientRegistry,
     pub locks: QueueLocks,
+    /// Without name servers neither of the two is there.
     pub registrar: Option<Registrar>,
+    pub routes: Option<Routes>,
+    pub waiting_queries: WaitingQueries,
     pub stats: BrokerStats,
     pub pushes: Pushes,
     /// Questions of tools that wait for a client.
@@ -30,11 +35,19 @@ pub struct System {
 }
 
 impl System {
-    pub fn new(clients: ClientRegistry, registrar: Option<Registrar>, stats: BrokerStats, now_ms: i64) -> Self {
+    pub fn new(
+        clients: ClientRegistry,
+        registrar: Option<Registrar>,
+        routes: Option<Routes>,
+        stats: BrokerStats,
+        now_ms: i64,
+    ) -> Self {
         Self {
             clients,
             locks: QueueLocks::default(),
             registrar,
+            routes,
+            waiting_queries: WaitingQueries::default(),
             stats,
             pushes: Pushes::default(),
             relays: 0,
@@ -55,6 +68,7 @@ pub fn on_counted(broker: &mut Broker, delta: CountersDelta) {
 pub fn tick(broker: &mut Broker) {
     reply::tick(broker);
     ask::tick(broker);
+    assignment::take_routes(broker);
     let now_ms = broker.now_ms;
     let Some(system) = &mut broker.system else { return };
     system.stats.tick(now_ms);
@@ -90,8 +104,17 @@ pub fn register(broker: &mut Broker) {
     registrar.topics_changed(body.encode());
 }
 
+/// Once a second: what the name servers say about topics.
+pub fn tick_name_servers(broker: &mut Broker) {
+    take_ordered_topics(broker);
+    let now_ms = broker.now_ms;
+    if let Some(routes) = broker.system.as_mut().and_then(|system| system.routes.as_mut()) {
+        routes.tick(now_ms);
+    }
+}
+
 /// Takes over which topics are ordered, if a name server has said so since the last call.
-pub fn take_ordered_topics(broker: &mut Broker) {
+fn take_ordered_topics(broker: &mut Broker) {
     let registrar = broker.system.as_ref().and_then(|system| system.registrar.as_ref());
     if let Some(ordered) = registrar.and_then(Registrar::ordered_topics) {
         mark_ordered(broker, &ordered);

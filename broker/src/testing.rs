@@ -162,7 +162,7 @@ impl Cores {
             let (topics, groups) = tables(&config, settings, now_ms).expect("settings to read");
             let system = (core == 0).then(|| {
                 let clients = ClientRegistry::new(config.reject_pull_consumer_enable, config.channel_expired_timeout);
-                System::new(clients, None, BrokerStats::new("DefaultCluster", 0, now_ms), now_ms)
+                System::new(clients, None, None, BrokerStats::new("DefaultCluster", 0, now_ms), now_ms)
             });
             let store_host = "127.0.0.1:10911".parse().expect("an address");
             let config = config.clone();

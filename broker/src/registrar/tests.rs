@@ -1,76 +1,15 @@
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rmq_net::codes::{request, response};
-use rmq_net::frame::{Frame, Serialization, frame_size};
-use rmq_net::reply::FrameWriter;
+use rmq_net::codes::request;
+
+use crate::name_server_client::stub::{Asked, Manner, name_server};
 
 use super::{Registrar, RegistrarEnd, Registration};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A stop takes 3 s; the rest is for a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(5);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    code: i32,
-    body: Vec<u8>,
-}
-
-/// How a name server of a test treats its brokers.
-#[derive(Clone, Copy)]
-enum Manner {
-    Answers(&'static str),
-    /// Accepts, reads and says nothing.
-    Silent,
-    /// Sends an answer's bytes one by one, each soon after the one before, and never all of them.
-    Drips,
-}
-
-/// A name server on a free port. Ends with the connections to it.
-fn name_server(manner: Manner) -> (String, Receiver<Asked>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let (asked, requests) = channel();
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let asked = asked.clone();
-            std::thread::spawn(move || serve(stream, manner, &asked));
-        }
-    });
-    (address, requests)
-}
-
-/// Until the client is gone.
-fn serve(mut stream: TcpStream, manner: Manner, asked: &Sender<Asked>) -> Option<()> {
-    loop {
-        let mut bytes = vec![0; 4];
-        stream.read_exact(&mut bytes).ok()?;
-        bytes.resize(frame_size(&bytes).ok()??, 0);
-        stream.read_exact(&mut bytes[4..]).ok()?;
-        let frame = Frame::decode(&bytes).expect("the registrar writes frames");
-        asked.send(Asked { code: frame.code, body: frame.body.to_vec() }).ok()?;
-        match manner {
-            Manner::Silent => {}
-            Manner::Drips => {
-                let _ = stream.write_all(&1000_i32.to_be_bytes());
-                while stream.write_all(b" ").is_ok() {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                return None;
-            }
-            Manner::Answers(body) => {
-                let mut answer = Vec::new();
-                let code = response::SUCCESS;
-                FrameWriter::response(&mut answer, Serialization::Json, code, frame.opaque, None, body.len(), |_| ());
-                answer.extend_from_slice(body.as_bytes());
-                stream.write_all(&answer).ok()?;
-            }
-        }
-    }
-}
 
 fn registrar(name_servers: &[&str], answer_timeout: Duration, period: Duration) -> (Registrar, RegistrarEnd) {
     Registrar::start(Registration {

@@ -10,11 +10,48 @@ use rmq_net::codes::response;
 use rmq_net::message::names::{LMQ_PREFIX, RETRY_PREFIX};
 
 use crate::broker::{Broker, Handled, Outcome, Refusal};
-use crate::letter::Request;
+use crate::letter::{ReplyAddress, Request};
 use crate::request::client::parse;
 use crate::request::topic_change::done_after;
+use crate::routes::{Lookup, Route, Routes};
 use crate::state::assignment::{Dealing, allocate, allocate_for_pop};
 use crate::state::settings::SettingKind;
+
+/// Bytes of the requests that wait for a name server. One that finds no room is told that nothing can be said.
+pub const WAITING_BYTES_MAX: usize = 4 << 20;
+/// What one of them takes beside its texts.
+const WAITING_BYTES: usize = 256;
+
+/// Requests for topics the name servers were not asked about before.
+#[derive(Default)]
+pub struct WaitingQueries {
+    queries: Vec<(ReplyAddress, QueryAssignmentBody)>,
+    bytes: usize,
+}
+
+fn bytes_of(wanted: &QueryAssignmentBody) -> usize {
+    let texts = [&wanted.topic, &wanted.consumer_group, &wanted.client_id, &wanted.strategy_name];
+    WAITING_BYTES + texts.into_iter().map(String::capacity).sum::<usize>()
+}
+
+impl WaitingQueries {
+    /// `false`: there is no room.
+    fn keep(&mut self, to: ReplyAddress, wanted: &QueryAssignmentBody) -> bool {
+        let bytes = self.bytes + bytes_of(wanted);
+        let has_room = bytes <= WAITING_BYTES_MAX;
+        if has_room {
+            self.queries.push((to, wanted.clone()));
+            self.bytes = bytes;
+        }
+        has_room
+    }
+
+    fn take(&mut self, topic: &str) -> Vec<(ReplyAddress, QueryAssignmentBody)> {
+        let taken: Vec<_> = self.queries.extract_if(.., |(_, wanted)| wanted.topic == topic).collect();
+        self.bytes -= taken.iter().map(|(_, wanted)| bytes_of(wanted)).sum::<usize>();
+        taken
+    }
+}
 
 /// The settings' key: neither name can hold it.
 fn key(topic: &str, group: &str) -> String {
@@ -63,20 +100,51 @@ pub fn all_modes(broker: &mut Broker, request: &Request<'_>) -> Outcome {
 
 pub fn query(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let wanted: QueryAssignmentBody = parse(request.frame.body)?;
+    let (to, now_ms) = (request.reply_address(), broker.now_ms);
+    let Some(system) = &mut broker.system else { return Ok(Handled::Taken) };
+    let route = match &mut system.routes {
+        Some(routes) if !wanted.topic.starts_with(LMQ_PREFIX) => match routes.find(&wanted.topic, now_ms) {
+            Lookup::Known(route) => route,
+            Lookup::Pending if system.waiting_queries.keep(to, &wanted) => return Ok(Handled::Taken),
+            Lookup::Pending => Route::NotAnswered,
+        },
+        // There are no other brokers to know of.
+        _ => Route::Unknown,
+    };
+    answer(broker, to, &wanted, &route);
+    Ok(Handled::Taken)
+}
+
+/// Answers what waited for the name servers.
+pub fn take_routes(broker: &mut Broker) {
+    let found = broker.system.as_mut().and_then(|system| system.routes.as_mut()).map(Routes::take_found);
+    for (topic, route) in found.into_iter().flatten() {
+        let waiting = broker.system.as_mut().map(|system| system.waiting_queries.take(&topic));
+        for (to, wanted) in waiting.into_iter().flatten() {
+            answer(broker, to, &wanted, &route);
+        }
+    }
+}
+
+fn answer(broker: &mut Broker, to: ReplyAddress, wanted: &QueryAssignmentBody, route: &Route) {
     let mode = mode_of(broker, &wanted.topic, &wanted.consumer_group);
-    let assigned = assigned(broker, &wanted, &mode).map(|queues| {
+    let assigned = assigned(broker, wanted, &mode, route).map(|queues| {
         let assignment = |message_queue| QueueAssignment { message_queue, mode: mode.mode };
         queues.into_iter().map(assignment).collect()
     });
     let reply = AssignmentReply { message_queue_assignments: assigned };
-    broker.reply_json(request.reply_address(), &body::encode(&reply));
-    Ok(Handled::Taken)
+    broker.reply_json(to, &body::encode(&reply));
 }
 
 /// The queues of the client, sorted, each once; `None` if that cannot be said, and the client keeps what it has.
-fn assigned(broker: &Broker, wanted: &QueryAssignmentBody, mode: &RequestModeBody) -> Option<Vec<MessageQueue>> {
+fn assigned(
+    broker: &Broker,
+    wanted: &QueryAssignmentBody,
+    mode: &RequestModeBody,
+    route: &Route,
+) -> Option<Vec<MessageQueue>> {
     let (topic, group) = (wanted.topic.as_str(), wanted.consumer_group.as_str());
-    let queues = queues_of(broker, topic)?;
+    let queues = queues_of(broker, topic, route)?;
     if wanted.message_model == MessageModel::Broadcasting || !broker.config.server_load_balancer_enable {
         return Some(queues);
     }
@@ -101,13 +169,26 @@ fn assigned(broker: &Broker, wanted: &QueryAssignmentBody, mode: &RequestModeBod
     Some(assigned)
 }
 
-/// The topic's readable queues, sorted.
-fn queues_of(broker: &Broker, topic: &str) -> Option<Vec<MessageQueue>> {
+/// The topic's readable queues on all brokers, sorted; `None` if nobody can say.
+///
+/// What this broker has is in its own settings, which the name servers hear of a little later.
+fn queues_of(broker: &Broker, topic: &str, route: &Route) -> Option<Vec<MessageQueue>> {
     let queue =
         |queue_id| MessageQueue { broker_name: broker.config.broker_name.clone(), queue_id, topic: topic.to_owned() };
     if topic.starts_with(LMQ_PREFIX) {
         return Some(vec![queue(0)]);
     }
-    let config = broker.topics.get(topic).filter(|config| config.perm & perm::READ != 0)?;
-    Some((0..config.read_queue_nums).map(queue).collect())
+    let elsewhere: &[MessageQueue] = match route {
+        Route::Elsewhere(queues) => queues,
+        Route::Unknown => &[],
+        Route::NotAnswered => return None,
+    };
+    let config = broker.topics.get(topic).filter(|config| config.perm & perm::READ != 0);
+    let own = (0..config.map_or(0, |config| config.read_queue_nums)).map(queue);
+    let mut queues: Vec<_> = own.chain(elsewhere.iter().cloned()).collect();
+    queues.sort_unstable();
+    (!queues.is_empty()).then_some(queues)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,12 +27,12 @@ fn an_empty_value_leaves_the_default() {
 
 #[test]
 fn notes_say_what_is_ignored_and_why() {
-    let text = "a.b=1\nmapedFileSizeCommitLog=5\nsendMessageThreadPoolNums=16\nuseMessageFilterForNotification=false\nwhat=2\npopFromRetryProbabilityForPriority=9";
+    let text = "a.b=1\nmapedFileSizeCommitLog=5\nsendMessageThreadPoolNums=16\nenableDetailStat=false\nwhat=2\nautoDeleteUnusedStats=false";
     let notes = loaded(text).notes();
     let warnings = [
         "unknown settings, ignored: a.b (broker.conf line 1), what (broker.conf line 5)",
         "mapedFileSizeCommitLog (broker.conf line 2) is ignored: RocketMQ 4 renamed it to mappedFileSizeCommitLog",
-        "ignored for now: popFromRetryProbabilityForPriority, useMessageFilterForNotification: this part of pop consumption is not built yet",
+        "ignored for now: enableDetailStat, autoDeleteUnusedStats: these statistics are not built yet",
     ];
     assert_eq!(notes.warnings, warnings);
     assert_eq!(notes.remarks, ["accepted, nothing to tune with them here: sendMessageThreadPoolNums"]);

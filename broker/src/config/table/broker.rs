@@ -120,7 +120,7 @@ table! {
     - retrieveMessageFromPopRetryTopicV1, Bool, "true", used, "with enableRetryTopicV2, also look into %RETRY%group_topic";
     - enableRetryTopicV2, Bool, "false", used, "popped messages come back in %RETRY%group+topic instead of %RETRY%group_topic";
     - popFromRetryProbability, INT, "20", used, "how many pops in a hundred look for messages that came back first";
-    - popFromRetryProbabilityForPriority, INT, "0", not_yet, POP;
+    - popFromRetryProbabilityForPriority, INT, "0", used, "the same for pops of a topic of priorities: in so many of a hundred, what came back first comes before all levels";
     - priorityOrderAsc, Bool, "true", used, "the larger the number of a priority, the sooner it is popped";
     - popConsumerFSServiceInit, Bool, "true", no_effect, POP_RECORDS;
     - popConsumerKVServiceLog, Bool, "false", no_effect, POP_RECORDS;
@@ -132,11 +132,11 @@ table! {
     - popReviveSkipIfGroupAbsent, Bool, "true", no_effect, POP_RECORDS;
     - useSeparateRetryQueue, Bool, "false", no_effect, POP_RECORDS;
     - realTimeNotifyConsumerChange, Bool, "true", not_yet, "consumers are told of changes in their group at once, whatever is written here";
-    - useMessageFilterForNotification, Bool, "true", not_yet, POP;
-    - maxMessageFilterNumForNotification, INT, "64", not_yet, POP;
+    - useMessageFilterForNotification, Bool, "true", used, "notifications (200054) heed the expression of their request";
+    - maxMessageFilterNumForNotification, INT, "64", used, "with so many messages waiting in a queue a notification does not look at their tags";
     - litePullMessageEnable, Bool, "true", used, "allow lite pull (request code 361)";
     - syncBrokerMemberGroupPeriod, INT, "1000", not_yet, REPLICATION;
-    - loadBalancePollNameServerInterval, LONG, "30000", not_yet, ASSIGNMENT;
+    - loadBalancePollNameServerInterval, Int(1000, i64::MAX), "30000", used, "how often the name servers are asked which brokers have a topic whose queues are dealt out, ms";
     - cleanOfflineBrokerInterval, INT, "30000", not_yet, REPLICATION;
     - serverLoadBalancerEnable, Bool, "true", used, "deal queues out to the clients of a group; else each gets all";
     - defaultMessageRequestMode, Choice(&["PULL", "POP"]), "PULL", used, "how groups without a setting of their own get messages";
@@ -219,7 +219,7 @@ table! {
     - skipWhenCKRePutReachMaxTimes, Bool, "false", no_effect, POP_RECORDS;
     - appendAckAsync, Bool, "false", no_effect, POP_RECORDS;
     - appendCkAsync, Bool, "false", no_effect, POP_RECORDS;
-    - clearRetryTopicWhenDeleteTopic, Bool, "true", not_yet, POP;
+    - clearRetryTopicWhenDeleteTopic, Bool, "true", used, "with a topic, delete the pop retry topics of the groups that have offsets of it";
     - enableLmqStats, Bool, "false", not_yet, LMQ;
     - configManagerVersion, Text, "v1", no_effect, ROCKSDB;
     - useSingleRocksDBForAllConfigs, Bool, "false", no_effect, ROCKSDB;
