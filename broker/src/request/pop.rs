@@ -74,6 +74,8 @@ pub struct PopOrder {
     cores_left: usize,
     /// Before that, the topic's queues one after the other, if they are priorities.
     levels: Option<Levels>,
+    /// What came back is looked for before all else.
+    begins_with_retries: bool,
 }
 
 /// The queues of a topic by priority.
@@ -176,6 +178,7 @@ pub fn pop(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         hold_until_ms: hold_until_ms(broker, born_ms, header.poll_time),
         cores_left: 0,
         levels: None,
+        begins_with_retries: false,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -200,6 +203,7 @@ pub fn peek(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         hold_until_ms: 0,
         cores_left: 0,
         levels: None,
+        begins_with_retries: false,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -214,6 +218,14 @@ pub fn notification(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     }
     let born_ms = header.born_time.filter(|born_ms| *born_ms != 0).unwrap_or(broker.now_ms);
     let attempt = header.order.then(|| header.attempt_id.as_ref().map(|text| text.to_cow()).unwrap_or_default().into());
+    let expression = header.exp.as_ref().map(|text| text.to_cow());
+    let expression_type = header.exp_type.as_ref().map(|text| text.to_cow()).filter(|kind| !kind.is_empty());
+    let wanted = match expression_type {
+        Some(kind) if broker.config.use_message_filter_for_notification => {
+            filter(broker, expression.as_deref(), Some(&kind))?
+        }
+        _ => TagFilter::All,
+    };
     let order = PopOrder {
         to: request.reply_address(),
         group: group.into(),
@@ -222,10 +234,11 @@ pub fn notification(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         attempt,
         purpose: Purpose::Notify,
         count_max: 1,
-        filter: TagFilter::All,
+        filter: wanted,
         hold_until_ms: hold_until_ms(broker, born_ms, header.poll_time),
         cores_left: 0,
         levels: None,
+        begins_with_retries: false,
     };
     set_out(broker, order);
     Ok(Handled::Taken)
@@ -329,12 +342,19 @@ fn filter(broker: &mut Broker, expression: Option<&str>, expression_type: Option
 fn set_out(broker: &mut Broker, order: PopOrder) {
     wait::note_popping(broker, order.to.connection);
     let levels = Levels::of(broker, &order);
+    let retries_first = match levels {
+        Some(_) => broker.config.pop_from_retry_probability_for_priority,
+        None => broker.config.pop_from_retry_probability,
+    };
+    let begins_with_retries = broker.next_random() % 100 < retries_first.max(0) as u64;
     let (first, cores_left) = match (order.queue_id, levels) {
         (Some(queue_id), _) => (broker.owner(&order.topic, queue_id), 0),
-        (None, Some(levels)) => (broker.owner(&order.topic, levels.next), broker.core_count - 1),
-        (None, None) => ((broker.next_random() % broker.core_count as u64) as usize, broker.core_count - 1),
+        (None, Some(levels)) if !begins_with_retries => {
+            (broker.owner(&order.topic, levels.next), broker.core_count - 1)
+        }
+        _ => ((broker.next_random() % broker.core_count as u64) as usize, broker.core_count - 1),
     };
-    send(broker, first, PopLetter::Look(PopOrder { cores_left, levels, ..order }));
+    send(broker, first, PopLetter::Look(PopOrder { cores_left, levels, begins_with_retries, ..order }));
 }
 
 /// To this core or another one; worked off at the end of its turn.

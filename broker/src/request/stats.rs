@@ -184,16 +184,19 @@ pub fn all_offsets(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     Ok(Handled::Taken)
 }
 
+/// Asks a core for the groups that have committed offsets of the topic there.
+pub fn groups_with_offsets_of(topic: String) -> impl Fn(&mut Broker) -> BTreeSet<String> + Send + Sync + 'static {
+    move |broker| {
+        broker.shard.offsets().filter(|(_, of, ..)| *of == topic).map(|(group, ..)| group.to_owned()).collect()
+    }
+}
+
 /// Groups that are online and subscribe to the topic, or have committed offsets for it.
 pub fn groups_of_topic(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = topic::TopicHeader::decode(&request.frame)?;
     let topic = header.topic.to_cow().into_owned();
     let to = request.reply_address();
-    let name = topic.clone();
-    let ask = move |broker: &mut Broker| -> BTreeSet<String> {
-        broker.shard.offsets().filter(|(_, of, ..)| *of == name).map(|(group, ..)| group.to_owned()).collect()
-    };
-    gather(broker, ask, move |broker, answers: Vec<BTreeSet<String>>| {
+    gather(broker, groups_with_offsets_of(topic.clone()), move |broker, answers: Vec<BTreeSet<String>>| {
         let mut groups: BTreeSet<String> = answers.into_iter().flatten().collect();
         if let Some(system) = &broker.system {
             groups.extend(system.clients.groups_on_topic(&topic).iter().map(|group| group.to_string()));

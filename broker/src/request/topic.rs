@@ -1,12 +1,17 @@
 //! Topic settings: 17, 18 (update), 215 (delete), 351, 21 (read), 305 (system topics).
 
+use std::collections::BTreeSet;
+
 use rmq_net::body::{self, TopicConfig, TopicFilterType};
 use rmq_net::codes::response;
 use rmq_net::header::topic as header;
+use rmq_net::message::receipt::Mark;
 use rmq_net::text::Text;
 
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
-use crate::letter::Request;
+use crate::gather::gather;
+use crate::letter::{ReplyAddress, Request};
+use crate::request::stats;
 use crate::request::topic_change::{self, done_after};
 use crate::state::attributes;
 use crate::state::paging::PageRequest;
@@ -58,19 +63,48 @@ pub fn update_list(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     done_after(broker, stored, request)
 }
 
-/// Removes the topic's settings, then its queues and offsets on every core.
+/// Removes the topic's settings, then its queues and offsets on every core; and those of the topics its popped messages came
+/// back in.
 pub fn delete(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     let header = header::TopicHeader::decode(&request.frame)?;
     let topic = header.topic.to_cow().into_owned();
     broker.topics.check_delete(&topic).map_err(|error| refused(&error))?;
-    let position = match topic_change::remove_topic(broker, &topic) {
-        Ok(position) => position,
-        Err(error) => return topic_change::append_refused(broker, &error),
-    };
     let to = request.reply_address();
+    if !broker.config.clear_retry_topic_when_delete_topic {
+        return delete_all(broker, to, vec![topic]);
+    }
+    gather(broker, stats::groups_with_offsets_of(topic.clone()), move |broker, groups| {
+        let groups = groups.into_iter().flatten();
+        let retries = groups.flat_map(|group| [Mark::RetryV1, Mark::RetryV2].map(|mark| mark.topic(&group, &topic)));
+        let mut topics: BTreeSet<String> = retries.filter(|retry| broker.topics.get(retry).is_some()).collect();
+        topics.insert(topic);
+        match delete_all(broker, to, topics.into_iter().collect()) {
+            Ok(Handled::Full) => {
+                let remark = "the log has no room for the removal just now; delete it again";
+                broker.refuse_later(to, &Refusal::new(response::SYSTEM_ERROR, remark));
+            }
+            Ok(_) => {}
+            Err(refusal) => broker.refuse_later(to, &refusal),
+        }
+    });
+    Ok(Handled::Taken)
+}
+
+fn delete_all(broker: &mut Broker, to: ReplyAddress, topics: Vec<String>) -> Outcome {
+    let mut position = broker.settings_end();
+    for topic in &topics {
+        position = match topic_change::remove_topic(broker, topic) {
+            Ok(position) => position,
+            Err(error) => return topic_change::append_refused(broker, &error),
+        };
+    }
     let remove = move |broker: &mut Broker| {
-        broker.resets.remove_topic(&topic);
-        broker.shard.remove_topic(&topic)
+        let mut end = broker.shard.durable();
+        for topic in &topics {
+            broker.resets.remove_topic(topic);
+            end = broker.shard.remove_topic(topic)?.max(end);
+        }
+        Ok(end)
     };
     topic_change::everywhere_after(broker, position, to, remove, "the removal of the topic's queues");
     Ok(Handled::Taken)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use rmq_engine::in_flight::{IN_FLIGHT_MAX, IN_FLIGHT_SPAN_MAX, InFlight, Take, TakenHow};
-use rmq_engine::{AppendError, Bounds, Fetch, FetchRequest, LogPosition, Nothing, Slice, TagFilter, Ticket};
+use rmq_engine::{AppendError, Bounds, Fetch, FetchRequest, LogPosition, Nothing, Rows, Slice, TagFilter, Ticket};
 use rmq_net::codes::response;
 use rmq_net::message::receipt::{Mark, ORDER_REVIVE_QUEUE, Receipt};
 use rmq_net::message::record;
@@ -13,6 +13,9 @@ use super::wait::WaitKey;
 use super::{PopLetter, PopOrder, Purpose, pass_on, retry_topics, send};
 use crate::broker::{After, Body, Broker, Refusal};
 use crate::request::{self, Job};
+
+/// Whose tags a notification looks at in a queue, as in RocketMQ.
+const TAGS_LOOKED_AT: i64 = 32;
 
 /// Messages of one queue.
 struct Part {
@@ -59,23 +62,46 @@ fn filled_queues(broker: &Broker, topic: &str) -> Vec<u32> {
 }
 
 /// Whether a pop would get something, or at least get on, here and now.
-pub fn has_something(broker: &Broker, key: &WaitKey) -> bool {
+pub fn has_something(broker: &mut Broker, key: &WaitKey) -> bool {
+    let queues = match key.queue_id {
+        Some(queue_id) => vec![queue_id],
+        None => filled_queues(broker, &key.topic),
+    };
+    if queues.into_iter().any(|queue_id| can_pop(broker, key, &key.topic, queue_id, key.tags.as_deref())) {
+        return true;
+    }
+    let retries: Vec<_> = retry_topics(broker, &key.group, &key.topic).collect();
+    let has_retry = |retry: String| {
+        filled_queues(broker, &retry).into_iter().any(|queue_id| can_pop(broker, key, &retry, queue_id, None))
+    };
+    !key.is_in_order && retries.into_iter().any(has_retry)
+}
+
+/// Whether a queue has something for the group, as far as the tags of the first messages tell.
+fn can_pop(broker: &mut Broker, key: &WaitKey, topic: &str, queue_id: u32, tags: Option<&[i32]>) -> bool {
     let attempt = key.is_in_order.then_some("");
-    let can_pop = |topic: &str, queue_id: u32| {
-        let bounds = broker.shard.bounds(topic, queue_id);
-        bounds.max > 0
-            && next_offset(broker, &key.group, topic, queue_id, attempt).is_none_or(|next| next < bounds.max)
-            && !is_closed(broker, &key.group, topic, queue_id, attempt)
-    };
-    let in_topic = match key.queue_id {
-        Some(queue_id) => can_pop(&key.topic, queue_id),
-        None => filled_queues(broker, &key.topic).into_iter().any(|queue_id| can_pop(&key.topic, queue_id)),
-    };
-    let in_retry = || {
-        retry_topics(broker, &key.group, &key.topic)
-            .any(|retry| filled_queues(broker, &retry).into_iter().any(|queue_id| can_pop(&retry, queue_id)))
-    };
-    in_topic || !key.is_in_order && in_retry()
+    let bounds = broker.shard.bounds(topic, queue_id);
+    if bounds.max == 0 || is_closed(broker, &key.group, topic, queue_id, attempt) {
+        return false;
+    }
+    let next = next_offset(broker, &key.group, topic, queue_id, attempt).unwrap_or(bounds.min).max(bounds.min);
+    let waiting = bounds.max - next;
+    match tags {
+        Some(tags) if waiting < i64::from(broker.config.max_message_filter_num_for_notification) => {
+            has_tag(broker, topic, queue_id, next, tags)
+        }
+        _ => waiting > 0,
+    }
+}
+
+/// Whether one of the next messages may have one of these tags. What only the disk knows may.
+fn has_tag(broker: &mut Broker, topic: &str, queue_id: u32, from: i64, tags: &[i32]) -> bool {
+    let ticket = broker.new_ticket();
+    let mut is_found = false;
+    let rows = broker.shard.rows(topic, queue_id, from, ticket, |offset, code, _| {
+        is_found |= offset < from + TAGS_LOOKED_AT && tags.contains(&(code as i32));
+    });
+    is_found || !matches!(rows, Rows::UpTo(_))
 }
 
 /// Where the group goes on in a queue; `None` if it has never been there.
@@ -123,12 +149,18 @@ pub fn look(broker: &mut Broker, order: PopOrder) {
     if order.purpose == Purpose::Notify {
         return notify(broker, order);
     }
-    if order.levels.is_some() {
-        return look_by_level(broker, order);
-    }
     let mut found = Found::default();
-    let stopped = gather(broker, &order, &mut found).err();
-    finish(broker, order, found, stopped);
+    if order.levels.is_none() {
+        let stopped = gather(broker, &order, &mut found).err();
+        return finish(broker, order, found, stopped);
+    }
+    if order.begins_with_retries {
+        let stopped = gather_retries(broker, &order, &mut found).err();
+        if found.count > 0 || stopped.is_some() {
+            return finish(broker, order, found, stopped);
+        }
+    }
+    look_by_level(broker, PopOrder { begins_with_retries: false, ..order });
 }
 
 /// Takes messages of the highest priority there is. Lower ones come along only if this core has their queues, too.
@@ -176,30 +208,48 @@ fn notify(broker: &mut Broker, order: PopOrder) {
     });
 }
 
-/// The topic's own queues and those of its retry topics: RocketMQ looks into these first one time in five, else last.
+/// The topic's own queues and those of its retry topics.
 fn gather(broker: &mut Broker, order: &PopOrder, found: &mut Found) -> Result<(), Stop> {
+    if order.begins_with_retries {
+        gather_retries(broker, order, found)?;
+    }
     let queues = match order.queue_id {
         Some(queue_id) => vec![queue_id],
         None => filled_queues(broker, &order.topic),
     };
-    let mut sources = vec![(order.topic.to_string(), queues)];
-    if order.attempt.is_none() {
-        let retries: Vec<_> = retry_topics(broker, &order.group, &order.topic).collect();
-        let is_first = broker.next_random() % 100 < broker.config.pop_from_retry_probability.max(0) as u64;
-        for retry in retries {
-            let queues = filled_queues(broker, &retry);
-            let place = if is_first { 0 } else { sources.len() };
-            sources.insert(place, (retry, queues));
-        }
+    look_into_all(broker, order, &order.topic, queues, found)?;
+    match order.begins_with_retries {
+        true => Ok(()),
+        false => gather_retries(broker, order, found),
     }
-    for (topic, mut queues) in sources {
-        if !queues.is_empty() {
-            let first = (broker.next_random() % queues.len() as u64) as usize;
-            queues.rotate_left(first);
-        }
-        for queue_id in queues {
-            look_into(broker, order, &topic, queue_id, found)?;
-        }
+}
+
+fn gather_retries(broker: &mut Broker, order: &PopOrder, found: &mut Found) -> Result<(), Stop> {
+    if order.attempt.is_some() {
+        return Ok(());
+    }
+    let retries: Vec<_> = retry_topics(broker, &order.group, &order.topic).collect();
+    for retry in retries {
+        let queues = filled_queues(broker, &retry);
+        look_into_all(broker, order, &retry, queues, found)?;
+    }
+    Ok(())
+}
+
+/// Begins with a queue by chance.
+fn look_into_all(
+    broker: &mut Broker,
+    order: &PopOrder,
+    topic: &str,
+    mut queues: Vec<u32>,
+    found: &mut Found,
+) -> Result<(), Stop> {
+    if !queues.is_empty() {
+        let first = (broker.next_random() % queues.len() as u64) as usize;
+        queues.rotate_left(first);
+    }
+    for queue_id in queues {
+        look_into(broker, order, topic, queue_id, found)?;
     }
     Ok(())
 }
@@ -274,9 +324,13 @@ fn start_in(broker: &mut Broker, order: &PopOrder, topic: &str, queue_id: u32, b
         }
         (None, _) => bounds.min,
     };
-    if known != Some(start) && matches!(order.purpose, Purpose::Pop { .. }) {
-        // What was in flight lies outside the queue now.
-        broker.shard.commit_offset(&order.group, topic, queue_id, start).map_err(|error| stop(broker, &error))?;
+    if matches!(order.purpose, Purpose::Pop { .. }) {
+        // The group is where a reset (222) has put it: no later pull needs to be told.
+        let _ = broker.resets.take(&order.group, topic, queue_id);
+        if known != Some(start) {
+            // What was in flight lies outside the queue now.
+            broker.shard.commit_offset(&order.group, topic, queue_id, start).map_err(|error| stop(broker, &error))?;
+        }
     }
     Ok(start)
 }

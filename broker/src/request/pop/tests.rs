@@ -360,6 +360,73 @@ fn peeks_and_notifications_take_nothing() {
 }
 
 #[test]
+fn a_notification_heeds_the_tags_it_asks_for_while_few_messages_wait() {
+    let notify = |exp, exp_type| {
+        let names =
+            [("consumerGroup", "g"), ("queueId", "-1"), ("topic", "T"), ("pollTime", "5000"), ("bornTime", "0")];
+        [&names[..], &[("exp", exp), ("expType", exp_type)]].concat()
+    };
+    let told = |answers: &[Sent]| answers.first().map(|answer| answer.ext("hasMsg").to_owned());
+    let mut cores = prepared(2, &[]);
+    send(&mut cores, 5, "B", "other");
+    assert_eq!(cores.call(0, code::NOTIFICATION, &notify("B", "TAG"), b"").ext("hasMsg"), "true");
+    let held = cores.post(0, code::NOTIFICATION, &notify("A || C", "TAG"), b"");
+    let info = [("consumerGroup", "g"), ("queueId", "-1"), ("topic", "T")];
+    assert_eq!(cores.call(1, code::POLLING_INFO, &info, b"").ext("pollingNum"), "1");
+    send(&mut cores, 2, "B", "other");
+    assert!(cores.answers_to(held).is_empty(), "not what is waited for");
+    send(&mut cores, 2, "C", "wanted");
+    assert_eq!(told(&cores.answers_to(held)).as_deref(), Some("true"));
+
+    for _ in 0..64 {
+        send(&mut cores, 1, "B", "many");
+    }
+    assert_eq!(cores.call(0, code::NOTIFICATION, &notify("D", "TAG"), b"").ext("hasMsg"), "true", "not looked at");
+    let bad = cores.call(0, code::NOTIFICATION, &notify("a >", "SQL92"), b"");
+    assert_eq!(bad.code, response::SUBSCRIPTION_PARSE_FAILED);
+
+    let mut cores = prepared(2, &[("useMessageFilterForNotification", "false")]);
+    send(&mut cores, 5, "B", "other");
+    assert_eq!(cores.call(0, code::NOTIFICATION, &notify("A", "TAG"), b"").ext("hasMsg"), "true");
+}
+
+#[test]
+fn after_a_reset_pops_go_on_from_its_offset_and_a_later_pull_is_not_moved_by_it() {
+    let mut cores = prepared(2, &[]);
+    for body in ["0", "1", "2"] {
+        send(&mut cores, 3, "A", body);
+    }
+    assert_eq!(bodies(&pop_all(&mut cores, &[])), ["0", "1", "2"]);
+    let reset =
+        [("group", "g"), ("isForce", "true"), ("offset", "1"), ("queueId", "3"), ("timestamp", "-1"), ("topic", "T")];
+    assert_eq!(cores.call(0, code::INVOKE_BROKER_TO_RESET_OFFSET, &reset, b"").code, 0);
+    assert_eq!(bodies(&pop_all(&mut cores, &[])), ["1", "2"]);
+    let pulled = cores.call(0, code::PULL_MESSAGE, &crate::testing::pull_fields("3", "2"), b"");
+    assert_eq!((pulled.code, record::iter(&pulled.body).count()), (0, 1), "{}", pulled.remark);
+}
+
+#[test]
+fn the_topics_popped_messages_came_back_in_are_deleted_with_their_topic() {
+    for (clears, is_left) in [("true", false), ("false", true)] {
+        let mut cores = prepared(2, &[("clearRetryTopicWhenDeleteTopic", clears)]);
+        send(&mut cores, 3, "A", "x");
+        assert_eq!(pop_all(&mut cores, &[("invisibleTime", "1000")]).len(), 1);
+        for _ in 0..3 {
+            cores.now_ms += 1000;
+            cores.run();
+        }
+        let retry = Mark::RetryV1.topic("g", "T");
+        assert!(cores.broker(0).topics.get(&retry).is_some());
+        assert_eq!(cores.call(1, code::DELETE_TOPIC_IN_BROKER, &[("topic", "T")], b"").code, 0);
+        for core in [0, 1] {
+            assert_eq!(cores.broker(core).topics.get(&retry).is_some(), is_left);
+            assert!(cores.broker(core).topics.get("T").is_none());
+            assert!(is_left || cores.broker(core).shard.queues(&retry).next().is_none());
+        }
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_with_the_reference_s_codes() {
     let mut cores = prepared(2, &[]);
     cores.create_topic("closed", "1", "2", "");
@@ -537,6 +604,28 @@ fn pops_of_a_priority_topic_get_the_highest_first() {
         }
         let empty = pop(&mut cores, 0, &[("topic", "P")]);
         assert_eq!(empty.code, response::POLLING_TIMEOUT);
+    }
+}
+
+#[test]
+fn what_came_back_of_a_priority_topic_is_last_unless_its_own_probability_says_first() {
+    for (first, expected) in [("0", ["6", "back"]), ("100", ["back", "6"])] {
+        // On one core: elsewhere the pop may begin on a core that nothing came back on.
+        let mut cores = Cores::with_config(1, &[("popFromRetryProbabilityForPriority", first)]);
+        cores.create_topic("P", "7", "6", "+message.type=PRIORITY");
+        let send = |cores: &mut Cores, priority: &str, body: &str| {
+            assert_eq!(cores.send_with(0, "P", 0, &[("_SYS_MSG_PRIORITY_", priority)], &[], body.as_bytes()).code, 0);
+        };
+        send(&mut cores, "0", "back");
+        let fields = [("topic", "P"), ("maxMsgNums", "1")];
+        assert_eq!(popped(&pop(&mut cores, 0, &[&fields[..], &[("invisibleTime", "1000")]].concat())).len(), 1);
+        for _ in 0..3 {
+            cores.now_ms += 1000;
+            cores.run();
+        }
+        send(&mut cores, "6", "6");
+        let bodies = [(); 2].map(|()| popped(&pop(&mut cores, 0, &fields)).remove(0).body);
+        assert_eq!(bodies, expected);
     }
 }
 

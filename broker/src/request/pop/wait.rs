@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use rmq_engine::TagFilter;
 use rmq_net::codes::response;
 use rmq_net::connection::ConnectionId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{PopLetter, PopOrder, answer_nothing, look, retry_topics, send};
+use super::{PopLetter, PopOrder, Purpose, answer_nothing, look, retry_topics, send};
 use crate::broker::Broker;
 
 /// What an order waits for.
@@ -18,6 +19,8 @@ pub struct WaitKey {
     /// `None`: any.
     pub queue_id: Option<u32>,
     pub is_in_order: bool,
+    /// A notification's tags: messages with others do not end its wait. `None`: every message does.
+    pub tags: Option<Arc<[i32]>>,
 }
 
 #[derive(Default)]
@@ -75,8 +78,8 @@ impl Pops {
 
     /// Held requests of a group for a queue, or for any.
     pub fn held(&self, group: &str, topic: &str, queue_id: Option<u32>) -> usize {
-        let key = |is_in_order| WaitKey { group: group.into(), topic: topic.into(), queue_id, is_in_order };
-        [false, true].map(|is_in_order| self.by_key.get(&key(is_in_order)).map_or(0, |of| of.orders.len())).iter().sum()
+        let is_meant = |key: &WaitKey| *key.group == *group && *key.topic == *topic && key.queue_id == queue_id;
+        self.by_key.iter().filter(|(key, _)| is_meant(key)).map(|(_, of)| of.orders.len()).sum()
     }
 
     fn park(&mut self, key: &Arc<WaitKey>, order: PopOrder) {
@@ -148,6 +151,10 @@ pub fn key_of(order: &PopOrder) -> WaitKey {
         topic: Arc::clone(&order.topic),
         queue_id: order.queue_id,
         is_in_order: order.attempt.is_some(),
+        tags: match (&order.purpose, &order.filter) {
+            (Purpose::Notify, TagFilter::Codes(codes)) => Some(Arc::clone(codes)),
+            _ => None,
+        },
     }
 }
 
