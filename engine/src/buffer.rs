@@ -361,6 +361,13 @@ impl Slice {
         Arc::ptr_eq(&self.memory, &next.memory) && self.start + self.len == next.start
     }
 
+    /// A part of the slice; `None` if it reaches beyond its end.
+    pub fn part(&self, range: Range<usize>) -> Option<Slice> {
+        let start = self.start as usize;
+        (range.start <= range.end && range.end <= self.len())
+            .then(|| Slice::new(&self.memory, start + range.start..start + range.end))
+    }
+
     /// Lengthens this slice by `next`, which must follow it directly.
     pub fn join(&mut self, next: &Slice) {
         assert!(self.is_followed_by(next), "only neighbours are joined");

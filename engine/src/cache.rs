@@ -33,6 +33,11 @@ impl<K: Copy + Eq + Hash, V> Cache<K, V> {
         Some(&mut entry.value)
     }
 
+    /// As [`get`](Self::get), without counting as a use.
+    pub fn peek(&self, key: K) -> Option<&V> {
+        self.entries.get(&key).map(|entry| &entry.value)
+    }
+
     pub fn contains(&self, key: K) -> bool {
         self.entries.contains_key(&key)
     }

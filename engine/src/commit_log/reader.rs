@@ -63,6 +63,29 @@ pub(crate) enum Located {
     Failed(StorageError),
 }
 
+/// Bytes of the log in memory that lie together and are known to be what was written.
+pub(crate) struct Piece {
+    start: u64,
+    bytes: Slice,
+}
+
+impl Piece {
+    /// The record there, if all of it is in this piece.
+    pub fn record(&self, row: &Row) -> Option<&[u8]> {
+        self.bytes.as_ref().get(self.range(row)?)
+    }
+
+    /// To be kept longer than the piece.
+    pub fn slice(&self, row: &Row) -> Option<Slice> {
+        self.bytes.part(self.range(row)?)
+    }
+
+    fn range(&self, row: &Row) -> Option<Range<usize>> {
+        let at = usize::try_from(row.position.checked_sub(self.start)?).ok()?;
+        Some(at..at + row.size_bytes as usize)
+    }
+}
+
 /// Numbers for operators.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadCounters {
@@ -195,6 +218,29 @@ impl LogReader {
         }
     }
 
+    /// What is in memory from the record of a row on and needs no further check: for readers that look at many records and
+    /// want few of them.
+    pub fn piece(&self, row: &Row, log: &LogWriter) -> Option<Piece> {
+        let Row { position, size_bytes, .. } = *row;
+        if let Some(bytes) = log.rest_of_chunk(position) {
+            return Some(Piece { start: position, bytes });
+        }
+        if let Some(chunk) = self.kept_chunk(position) {
+            let bytes = chunk.buffer.slice((position - chunk.start) as usize..chunk.buffer.len());
+            return Some(Piece { start: position, bytes });
+        }
+        let key = self.window_of(position, size_bytes);
+        match self.windows.peek(key)? {
+            // The first record of a window is read one by one, with what has to be done for the windows behind it.
+            Window::Ready(window) if window.is_read_ahead_done && window.damaged.is_empty() => {
+                let at = (position - key.start) as usize;
+                (at < window.verified)
+                    .then(|| Piece { start: position, bytes: window.buffer.slice(at..window.verified) })
+            }
+            _ => None,
+        }
+    }
+
     /// Durable bytes as they are, unchecked.
     pub fn bytes(&mut self, position: u64, len: u32, log: &LogWriter, ticket: Ticket) -> Located {
         match self.in_memory(position, len, log) {
@@ -207,11 +253,16 @@ impl LogReader {
         if let Some(slice) = log.slice(position, len) {
             return Some(slice);
         }
-        let index = self.tail.partition_point(|chunk| chunk.start <= position).checked_sub(1)?;
-        let chunk = self.tail.get(index)?;
+        let chunk = self.kept_chunk(position)?;
         let start = (position - chunk.start) as usize;
         let end = start + len as usize;
         (end <= chunk.buffer.len()).then(|| chunk.buffer.slice(start..end))
+    }
+
+    /// The finished chunk in memory that has a byte at `position`.
+    fn kept_chunk(&self, position: u64) -> Option<&ClosedChunk> {
+        let index = self.tail.partition_point(|chunk| chunk.start <= position).checked_sub(1)?;
+        self.tail.get(index).filter(|chunk| position - chunk.start < chunk.buffer.len() as u64)
     }
 
     fn window_of(&self, position: u64, len: u32) -> WindowKey {

@@ -379,6 +379,12 @@ impl LogWriter {
         self.spare_touched.push(touched);
     }
 
+    /// What is sealed of the open chunk from `position` on, if that is there.
+    pub fn rest_of_chunk(&self, position: u64) -> Option<Slice> {
+        let end = self.chunk.as_ref()?.end().min(self.sealed_end);
+        self.slice(position, u32::try_from(end.checked_sub(position)?).ok()?)
+    }
+
     /// The bytes at `position`, if they are sealed and in the open chunk.
     pub fn slice(&self, position: u64, len: u32) -> Option<Slice> {
         let chunk = self.chunk.as_ref()?;

@@ -33,6 +33,9 @@ const _: () = assert!(ROWS_PER_PAGE == 128, "a page holds 128 rows");
 impl Row {
     pub const SIZE_BYTES: usize = 32;
 
+    /// A place for a row.
+    pub const NONE: Self = Self { position: 0, tags_code: 0, store_time_ms: 0, size_bytes: 0, checksum: 0 };
+
     pub fn encode(&self) -> [u8; Self::SIZE_BYTES] {
         let mut bytes = [0; Self::SIZE_BYTES];
         bytes[0..8].copy_from_slice(&self.position.to_be_bytes());

@@ -9,7 +9,7 @@ use crate::commit_log::record::{self, Record};
 use crate::config::{BATCH_BYTES_MAX, EXAMINED_ROWS_MIN, FILTERED_BYTES_MAX};
 use crate::consume_queue::pages::{IndexPages, PageRead};
 use crate::consume_queue::row::{ROWS_PER_PAGE, Row};
-use crate::consume_queue::table::{Bounds, PageEntry, Queue, RowPlace};
+use crate::consume_queue::table::{Bounds, PageEntry, Queue, QueueRef, RowPlace};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
 use crate::shard::{Commands, Shard, Ticket};
@@ -61,10 +61,14 @@ impl TagFilter {
         let Self::Properties(filter) = self else {
             return true;
         };
-        let properties = record::properties(record).unwrap_or_default();
-        *bytes_filtered += properties.len() as u64 * u64::from(filter.passes_over_properties());
-        filter.selects(properties)
+        is_selected(&**filter, record, bytes_filtered)
     }
+}
+
+fn is_selected(filter: &dyn PropertyFilter, record: &[u8], bytes_filtered: &mut u64) -> bool {
+    let properties = record::properties(record).unwrap_or_default();
+    *bytes_filtered += properties.len() as u64 * u64::from(filter.passes_over_properties());
+    filter.selects(properties)
 }
 
 /// A reader's request: messages of one queue from an offset on.
@@ -190,6 +194,19 @@ pub(super) enum Unavailable {
     Failed(StorageError),
 }
 
+/// How many records are brought near before the first of them is looked at.
+const LOOKED_AT_TOGETHER: usize = 16;
+
+/// What a fetch with a filter looks for in memory.
+struct Look<'a> {
+    filter: &'a dyn PropertyFilter,
+    /// The offset behind the last row to be looked at.
+    end: i64,
+    count_max: u32,
+    bytes_max: u32,
+    ticket: Ticket,
+}
+
 /// Records gathered for one reply.
 #[derive(Default)]
 struct Gathered {
@@ -199,6 +216,11 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// The first record always fits.
+    fn has_room_for(&self, size_bytes: u32, bytes_max: u32) -> bool {
+        self.count == 0 || self.bytes.saturating_add(size_bytes) <= bytes_max
+    }
+
     fn add(&mut self, slice: Slice) {
         self.count += 1;
         self.bytes += slice.len() as u32;
@@ -239,6 +261,17 @@ impl Shard {
         let mut unavailable = None;
         let mut page = None;
         while next < examined_end && gathered.count < count_max && bytes_filtered < FILTERED_BYTES_MAX {
+            if let TagFilter::Properties(filter) = request.filter {
+                let look =
+                    Look { filter: &**filter, end: examined_end, count_max, bytes_max: request.bytes_max, ticket };
+                match self.look_in_memory(queue_ref, &look, next, &mut page, &mut gathered, &mut bytes_filtered) {
+                    0 => {}
+                    looked_at => {
+                        next += looked_at;
+                        continue;
+                    }
+                }
+            }
             let Some(queue) = self.queues.get(queue_ref) else {
                 break;
             };
@@ -255,7 +288,7 @@ impl Shard {
                 next += 1;
                 continue;
             }
-            if gathered.count > 0 && gathered.bytes.saturating_add(row.size_bytes) > request.bytes_max {
+            if !gathered.has_room_for(row.size_bytes, request.bytes_max) {
                 break;
             }
             if row.position < self.log_start {
@@ -290,6 +323,49 @@ impl Shard {
             None if is_removed => nothing(Nothing::Removed, next),
             None => nothing(Nothing::NoMatch, next),
         }
+    }
+
+    /// Looks at the records of the rows from `next` on that lie together in memory, at most [`LOOKED_AT_TOGETHER`], and
+    /// gathers those the filter selects. Returns how many rows that were; 0 leaves the first one to the caller.
+    ///
+    /// Most of the time of such a look is waiting for memory. So all of these records are touched before the first is
+    /// looked at, and their misses overlap.
+    fn look_in_memory(
+        &mut self,
+        queue_ref: QueueRef,
+        look: &Look<'_>,
+        next: i64,
+        page: &mut CurrentPage,
+        gathered: &mut Gathered,
+        bytes_filtered: &mut u64,
+    ) -> i64 {
+        let Some(queue) = self.queues.get(queue_ref) else { return 0 };
+        let mut rows = [Row::NONE; LOOKED_AT_TOGETHER];
+        let mut count = 0;
+        for (offset, place) in (next..look.end).zip(&mut rows) {
+            let row =
+                row_at(queue, offset, page, |entry| read_rows(&mut self.pages, &mut self.commands, entry, look.ticket));
+            match row {
+                Ok(row) if row.position >= self.log_start => (*place, count) = (row, count + 1),
+                _ => break,
+            }
+        }
+        let Some(piece) = rows[..count].first().and_then(|first| self.reader.piece(first, &self.log)) else { return 0 };
+        let count = rows[..count].iter().take_while(|row| piece.record(row).is_some_and(record::touch)).count();
+        for (row, looked_at) in rows[..count].iter().zip(0..) {
+            let offset = PhysicalOffset::new(self.config.shard, LogPosition::new(row.position));
+            let bytes = piece.record(row).filter(|bytes| record::is_at(bytes, row.size_bytes, offset));
+            let is_full = gathered.count >= look.count_max || *bytes_filtered >= FILTERED_BYTES_MAX;
+            let Some(bytes) = bytes.filter(|_| !is_full) else { return looked_at };
+            if !is_selected(look.filter, bytes, bytes_filtered) {
+                continue;
+            }
+            match piece.slice(row) {
+                Some(slice) if gathered.has_room_for(row.size_bytes, look.bytes_max) => gathered.add(slice),
+                _ => return looked_at,
+            }
+        }
+        count as i64
     }
 
     /// Reads go out at once, not only with the next pump: somebody waits for them.
