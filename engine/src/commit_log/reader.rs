@@ -54,6 +54,12 @@ struct ReadWindow {
     load: u64,
 }
 
+impl ReadWindow {
+    fn unverified(buffer: SharedBuffer, load: u64) -> Self {
+        Self { buffer, verified: 0, damaged: Vec::new(), is_read_ahead_done: false, load }
+    }
+}
+
 /// What asking for bytes of the log gave.
 pub(crate) enum Located {
     Found(Slice),
@@ -381,7 +387,12 @@ impl LogReader {
         let loaded = match result {
             Ok((buffer, bytes)) => {
                 let filled = bytes.min(u64::from(len)) as usize;
-                Window::Ready(verify(buffer.into_shared(filled), self.shard, start, self.loads))
+                let buffer = buffer.into_shared(filled);
+                Window::Ready(match len as usize {
+                    // Its one record is checked by itself, which costs less than the batch around it.
+                    ..=SMALL_BYTES => ReadWindow::unverified(buffer, self.loads),
+                    _ => verify(buffer, self.shard, start, self.loads),
+                })
             }
             Err(error) => {
                 self.counters.failed_reads += 1;
@@ -412,7 +423,7 @@ fn verify(buffer: SharedBuffer, shard: u16, start: u64, load: u64) -> ReadWindow
     let mut verified = 0;
     let mut damaged = Vec::new();
     if planted::is(Bug::ReadNotVerified) {
-        return ReadWindow { verified: bytes.len(), damaged, is_read_ahead_done: false, load, buffer };
+        return ReadWindow { verified: bytes.len(), ..ReadWindow::unverified(buffer, load) };
     }
     'batches: loop {
         for align in [BATCH_ALIGN_BYTES, BLOCK] {
@@ -434,5 +445,5 @@ fn verify(buffer: SharedBuffer, shard: u16, start: u64, load: u64) -> ReadWindow
         }
         break;
     }
-    ReadWindow { buffer, verified, damaged, is_read_ahead_done: false, load }
+    ReadWindow { verified, damaged, ..ReadWindow::unverified(buffer, load) }
 }
