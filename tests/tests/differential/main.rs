@@ -5,6 +5,7 @@
 //! one in it that no longer occurs. `RMQ_TEST_TARGET=apache` compares Apache with itself: is the script repeatable?
 
 mod admin;
+mod batch_queues;
 mod closed;
 mod delays;
 mod difference;
@@ -59,6 +60,7 @@ const STAGES: [Stage; 2] = [
             Section { name: "transactions", run: transactions::run },
             Section { name: "pops", run: pops::run },
             Section { name: "sql", run: sql::run },
+            Section { name: "batch queues", run: batch_queues::run },
         ],
     },
     // Without write permission only ordered topics are refused; and half messages are checked soon.
