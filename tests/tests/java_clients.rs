@@ -35,6 +35,7 @@ scenarios!(
     delay_timers,
     filter_sql,
     lite_pull_assign_seek,
+    lite_pull_reset,
     lite_pull_subscribe,
     mode_ask_consumer,
     mode_broadcast_disabled,
