@@ -43,7 +43,7 @@ struct Section {
     run: fn(&mut Script),
 }
 
-const STAGES: [Stage; 2] = [
+const STAGES: [Stage; 3] = [
     Stage {
         namesrv: "",
         broker: "",
@@ -73,6 +73,11 @@ const STAGES: [Stage; 2] = [
             Section { name: "orders", run: orders::run },
             Section { name: "checks", run: transactions::checks },
         ],
+    },
+    Stage {
+        namesrv: "",
+        broker: "brokerPermission=0\nrejectTransactionMessage=true\nallowRecallWhenBrokerNotWriteable=false",
+        sections: &[Section { name: "forbidden", run: closed::forbidden }],
     },
 ];
 
