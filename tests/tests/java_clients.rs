@@ -80,7 +80,8 @@ scenarios!(
     pop_retry,
     pop_share,
     pop_takeover,
-    send_auto_batch;
+    send_auto_batch,
+    send_batch_queue;
 );
 
 fn run(client: JavaClient, scenario: &str) {
