@@ -8,9 +8,8 @@ use crate::process::{Process, await_condition};
 use crate::suite::apache_command;
 use crate::{binary, port, route};
 
-/// Every broker has this topic, whose settings topics created by a first send inherit. Once the name server knows
-/// it, the broker is registered.
-const TEMPLATE_TOPIC: &str = "TBW102";
+/// Every broker has this topic, whatever its settings. Once the name server knows it, the broker is registered.
+const TOPIC_OF_EVERY_BROKER: &str = "SELF_TEST_TOPIC";
 
 /// What every broker is told beside its place. Off by default in RocketMQ, but SQL92 scenarios need it.
 const BROKER_SETTINGS: &str = "enablePropertyFilter=true\nrecallMessageEnable=true\n";
@@ -102,7 +101,12 @@ impl Cluster {
             Kind::RingMq => {
                 let mut command = Command::new(binary::rmq());
                 // Two cores whatever the machine has: letters between cores are to be tested everywhere.
-                command.arg("standalone").arg("--store").arg(folder.join("store")).args(["--cores", "2"]);
+                command
+                    .arg("standalone")
+                    .env("HOME", folder)
+                    .arg("--store")
+                    .arg(folder.join("store"))
+                    .args(["--cores", "2"]);
                 command.args(["--listen", &format!("127.0.0.1:{}", self.broker_port)]);
                 command.args(["--namesrv-port", &self.namesrv_port.to_string()]);
                 let configuration = folder.join("broker.conf");
@@ -111,7 +115,7 @@ impl Cluster {
                 self.processes.push(Process::start("standalone", folder, &command));
             }
             Kind::Apache => {
-                self.processes.push(start_namesrv(self.kind, folder, self.namesrv_port));
+                self.processes.push(start_namesrv(self.kind, folder, self.namesrv_port, ""));
                 self.processes.push(start_broker(self.kind, folder, self.broker_port, &self.namesrv, ""));
             }
         }
@@ -137,8 +141,13 @@ pub struct Namesrv {
 
 impl Namesrv {
     pub fn start(kind: Kind) -> Self {
+        Self::with(kind, "")
+    }
+
+    /// The same with lines of its namesrv.conf.
+    pub fn with(kind: Kind, properties: &str) -> Self {
         let (port, folder) = (port::free(), Folder::new());
-        let process = start_namesrv(kind, folder.path(), port);
+        let process = start_namesrv(kind, folder.path(), port, properties);
         Self { address: format!("127.0.0.1:{port}"), _process: process, _folder: folder }
     }
 
@@ -178,13 +187,14 @@ impl Broker {
     }
 }
 
-fn start_namesrv(kind: Kind, folder: &Path, port: u16) -> Process {
+fn start_namesrv(kind: Kind, folder: &Path, port: u16, properties: &str) -> Process {
     let configuration = folder.join("namesrv.conf");
-    fs::write(&configuration, format!("listenPort={port}\n")).expect("namesrv.conf is written");
+    fs::write(&configuration, format!("listenPort={port}\n{properties}\n")).expect("namesrv.conf is written");
     let mut command = match kind {
         Kind::RingMq => {
             let mut command = Command::new(binary::rmq());
-            command.arg("namesrv");
+            // Its files are in the home folder unless namesrv.conf says where.
+            command.arg("namesrv").env("HOME", folder);
             command
         }
         Kind::Apache => apache_command("org.apache.rocketmq.namesrv.NamesrvStartup", folder, "256m"),
@@ -216,5 +226,5 @@ fn start_broker(kind: Kind, folder: &Path, port: u16, namesrv: &str, properties:
 }
 
 fn await_registration(broker: &Process, namesrv: &str) {
-    broker.await_ready("registered broker", || route::is_known(namesrv, TEMPLATE_TOPIC));
+    broker.await_ready("registered broker", || route::is_known(namesrv, TOPIC_OF_EVERY_BROKER));
 }

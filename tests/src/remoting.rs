@@ -183,6 +183,14 @@ impl Reply {
     }
 }
 
+/// A request a server sends to its client.
+#[derive(Clone, Debug)]
+pub struct ServerRequest {
+    pub code: i32,
+    pub ext: Map<String, Value>,
+    pub body: Vec<u8>,
+}
+
 /// What one message of a pull's answer holds of what these tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -235,6 +243,38 @@ pub fn records(mut bytes: &[u8]) -> Vec<Record> {
         bytes = rest;
     }
     records
+}
+
+/// The two bits of a system flag that say: the body is a batch, and the client is to take it apart.
+const INNER_BATCH: i32 = 0xC0;
+
+/// The messages a client makes of a pull's body: a record that is an inner batch becomes the messages in it.
+pub fn delivered(bytes: &[u8]) -> Vec<Record> {
+    records(bytes).into_iter().flat_map(unwrapped).collect()
+}
+
+/// As `MessageDecoder.decodeMessage` of the Java client does it.
+fn unwrapped(record: Record) -> Vec<Record> {
+    if record.sys_flag & INNER_BATCH != INNER_BATCH {
+        return vec![record];
+    }
+    let (mut rest, mut offset, mut messages) = (&record.body[..], record.queue_offset, Vec::new());
+    while !rest.is_empty() {
+        // Size, magic and checksum; then what counts.
+        let (body, after) = prefixed(&rest[20..], int(rest, 16));
+        let (properties, after) = prefixed(&after[2..], i32::from(u16::from_be_bytes([after[0], after[1]])));
+        messages.push(Record {
+            flag: int(rest, 12),
+            queue_offset: offset,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body: body.to_vec(),
+            properties: String::from_utf8_lossy(properties).into_owned(),
+            ..record.clone()
+        });
+        (rest, offset) = (after, offset + 1);
+    }
+    messages
 }
 
 fn int(bytes: &[u8], at: usize) -> i32 {
@@ -307,6 +347,18 @@ impl Connection {
             assert!(is_close(&error), "waiting for an answer: {error}");
             None
         })
+    }
+
+    /// The next request the server sends by itself; answers are passed over.
+    pub fn request_of_server(&mut self) -> ServerRequest {
+        loop {
+            let frame = read_frame(&mut self.stream).expect("a whole frame");
+            let (header, body) = frame.expect("a request, not the end of the connection");
+            if header["flag"].as_i64().is_some_and(|flag| flag & FLAG_RESPONSE == 0) {
+                let ext = header["extFields"].as_object().cloned().unwrap_or_default();
+                return ServerRequest { code: number(&header, "code"), ext, body };
+            }
+        }
     }
 
     fn next_reply(&mut self) -> io::Result<Option<Reply>> {

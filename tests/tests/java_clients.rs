@@ -35,6 +35,7 @@ scenarios!(
     delay_timers,
     filter_sql,
     lite_pull_assign_seek,
+    lite_pull_reset,
     lite_pull_subscribe,
     mode_ask_consumer,
     mode_broadcast_disabled,
@@ -79,7 +80,8 @@ scenarios!(
     pop_retry,
     pop_share,
     pop_takeover,
-    send_auto_batch;
+    send_auto_batch,
+    send_batch_queue;
 );
 
 fn run(client: JavaClient, scenario: &str) {

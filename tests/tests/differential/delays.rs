@@ -11,7 +11,7 @@ fn send(topic: &str, properties: &[(&str, &str)]) -> Request {
     Request::send(topic, 0, &properties.collect::<String>(), b"body")
 }
 
-fn now_ms() -> u128 {
+pub fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis()
 }
 

@@ -5,9 +5,12 @@
 //! one in it that no longer occurs. `RMQ_TEST_TARGET=apache` compares Apache with itself: is the script repeatable?
 
 mod admin;
+mod batch_queues;
+mod closed;
 mod delays;
 mod difference;
 mod offsets;
+mod orders;
 mod pops;
 mod pulls;
 mod queries;
@@ -17,7 +20,6 @@ mod sends;
 mod sql;
 mod transactions;
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
 use rmq_tests::{Broker, JavaClient, Kind, Namesrv, Suite, attached, skip};
@@ -25,31 +27,58 @@ use rmq_tests::{Broker, JavaClient, Kind, Namesrv, Suite, attached, skip};
 use difference::{Listed, differences};
 use script::{Observations, Script};
 
-/// Of both brokers.
-const PROPERTIES: &str = "recallMessageEnable=true";
 const LISTED: &str = include_str!("differences.txt");
+
+/// Servers of both kinds with the same settings, and what is asked of them.
+struct Stage {
+    /// Lines of namesrv.conf and of broker.conf.
+    namesrv: &'static str,
+    broker: &'static str,
+    sections: &'static [Section],
+}
 
 /// A part of the script.
 struct Section {
     name: &'static str,
     run: fn(&mut Script),
-    /// Whether RingMQ has the feature; until then nothing is compared.
-    is_built: bool,
 }
 
-const SECTIONS: [Section; 12] = [
-    Section { name: "sends", run: sends::run, is_built: true },
-    Section { name: "pulls", run: pulls::run, is_built: true },
-    Section { name: "offsets", run: offsets::run, is_built: true },
-    Section { name: "admin", run: admin::run, is_built: true },
-    Section { name: "queries by id", run: queries::by_id, is_built: true },
-    Section { name: "queries by key", run: queries::by_key, is_built: true },
-    Section { name: "delays", run: delays::levels, is_built: true },
-    Section { name: "timers", run: delays::timers, is_built: true },
-    Section { name: "retries", run: retries::run, is_built: true },
-    Section { name: "transactions", run: transactions::run, is_built: true },
-    Section { name: "pops", run: pops::run, is_built: true },
-    Section { name: "sql", run: sql::run, is_built: true },
+const STAGES: [Stage; 3] = [
+    Stage {
+        namesrv: "",
+        broker: "",
+        sections: &[
+            Section { name: "sends", run: sends::run },
+            Section { name: "pulls", run: pulls::run },
+            Section { name: "offsets", run: offsets::run },
+            Section { name: "admin", run: admin::run },
+            Section { name: "queries by id", run: queries::by_id },
+            Section { name: "queries by key", run: queries::by_key },
+            Section { name: "delays", run: delays::levels },
+            Section { name: "timers", run: delays::timers },
+            Section { name: "retries", run: retries::run },
+            Section { name: "transactions", run: transactions::run },
+            Section { name: "pops", run: pops::run },
+            Section { name: "sql", run: sql::run },
+            Section { name: "batch queues", run: batch_queues::run },
+        ],
+    },
+    // Without write permission only ordered topics are refused; and half messages are checked soon.
+    Stage {
+        namesrv: "orderMessageEnable=true",
+        broker: "autoCreateTopicEnable=false\nautoCreateSubscriptionGroup=false\nbrokerPermission=4\n\
+                 registerNameServerPeriod=10000\ntransactionTimeOut=1000\ntransactionCheckInterval=1000",
+        sections: &[
+            Section { name: "closed", run: closed::run },
+            Section { name: "orders", run: orders::run },
+            Section { name: "checks", run: transactions::checks },
+        ],
+    },
+    Stage {
+        namesrv: "",
+        broker: "brokerPermission=0\nrejectTransactionMessage=true\nallowRecallWhenBrokerNotWriteable=false",
+        sections: &[Section { name: "forbidden", run: closed::forbidden }],
+    },
 ];
 
 #[test]
@@ -78,27 +107,25 @@ fn apache_and_ringmq_answer_one_script_alike() {
 
 /// Runs the script against fresh servers.
 fn observe(kind: Kind) -> Observations {
-    let namesrv = Namesrv::start(kind);
-    let broker = Broker::with(kind, namesrv.address(), PROPERTIES);
+    STAGES.iter().flat_map(|stage| observe_stage(kind, stage)).collect()
+}
+
+fn observe_stage(kind: Kind, stage: &Stage) -> Observations {
+    let namesrv = Namesrv::with(kind, stage.namesrv);
+    let broker = Broker::with(kind, namesrv.address(), stage.broker);
     // Sections have topics of their own, and delays are waited for: all at the same time.
-    let address = broker.address();
+    let (broker, namesrv) = (broker.address(), namesrv.address());
     std::thread::scope(|scope| {
-        let sections = SECTIONS.iter().filter(|section| section.is_built);
-        let threads: Vec<_> = sections
-            .map(|section| {
-                scope.spawn(move || {
-                    let mut script = Script::new(section.name, address);
-                    // A step that cannot go on ends its section, and that is a difference like others.
-                    let end = std::panic::catch_unwind(AssertUnwindSafe(|| (section.run)(&mut script)));
-                    script.observe("end", "reached", end.is_ok().to_string());
-                    script.observations()
-                })
+        let threads = stage.sections.iter().map(|section| {
+            scope.spawn(move || {
+                let mut script = Script::new(section.name, broker, namesrv);
+                // A step that cannot go on ends its section, and that is a difference like others.
+                let end = std::panic::catch_unwind(AssertUnwindSafe(|| (section.run)(&mut script)));
+                script.observe("end", "reached", end.is_ok().to_string());
+                script.observations()
             })
-            .collect();
-        let done = threads.into_iter().map(|thread| thread.join().expect("the section is observed"));
-        done.fold(BTreeMap::new(), |mut all, mut section| {
-            all.append(&mut section);
-            all
-        })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("the section is observed")).collect()
     })
 }

@@ -1,6 +1,7 @@
 //! Pulling: every status, every refusal, tag filters, commits on the way.
 
 use rmq_tests::remoting::{Request, code};
+use serde_json::json;
 
 use crate::admin::{consumer, heartbeat};
 use crate::script::{Script, property, request};
@@ -78,4 +79,22 @@ fn subscribed(script: &mut Script) {
     script.step("subscription not latest", &online().ext("subVersion", "9999999999999"));
     script.create_topic("PullsOther", 1, 6);
     script.step("other topic", &online().ext("topic", "PullsOther"));
+    let forbid = Request::new(request::UPDATE_AND_GET_GROUP_FORBIDDEN).ext("group", "pulls_online").ext("topic", TOPIC);
+    script.step("forbid", &forbid.clone().ext("readable", "false"));
+    script.step("forbidden", &online().ext("subVersion", "1"));
+    script.step("allow", &forbid.ext("readable", "true"));
+    script.step("allowed", &online().ext("subVersion", "1"));
+    broadcasting(script);
+}
+
+/// A group that may cluster, but not broadcast.
+fn broadcasting(script: &mut Script) {
+    const GROUP: &str = "pulls_no_broadcast";
+    let group = json!({"groupName": GROUP, "consumeEnable": true, "consumeBroadcastEnable": false});
+    script.prepare(&Request::new(code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).body(group.to_string().as_bytes()));
+    let mut broadcaster = consumer(GROUP, TOPIC, "*");
+    broadcaster["messageModel"] = "BROADCASTING".into();
+    script.step("heartbeat of a broadcaster", &heartbeat("pulls-broadcaster", &[broadcaster]));
+    let pull = Request::pull(TOPIC, 0, 0).ext("sysFlag", "0").ext("maxMsgNums", "1").without("subscription");
+    script.step("broadcast forbidden", &pull.ext("consumerGroup", GROUP).ext("subVersion", "1"));
 }

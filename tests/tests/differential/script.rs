@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rmq_tests::remoting::{Connection, Record, Reply, Request, code, records};
+use rmq_tests::remoting::{Connection, Record, Reply, Request, ServerRequest, code, delivered};
 use serde_json::Value;
 
 /// What was observed, by step and field.
@@ -25,8 +25,14 @@ pub mod request {
     pub const CHECK_CLIENT_CONFIG: i32 = 46;
     pub const GET_CONSUMER_CONNECTION_LIST: i32 = 203;
     pub const GET_PRODUCER_CONNECTION_LIST: i32 = 204;
+    pub const PUT_KV_CONFIG: i32 = 100;
+    pub const GET_KV_CONFIG: i32 = 101;
+    pub const DELETE_KV_CONFIG: i32 = 102;
+    pub const GET_ROUTEINFO_BY_TOPIC: i32 = 105;
     pub const DELETE_SUBSCRIPTIONGROUP: i32 = 207;
     pub const DELETE_TOPIC_IN_BROKER: i32 = 215;
+    pub const GET_KVLIST_BY_NAMESPACE: i32 = 219;
+    pub const UPDATE_AND_GET_GROUP_FORBIDDEN: i32 = 353;
     pub const LITE_PULL_MESSAGE: i32 = 361;
     pub const RECALL_MESSAGE: i32 = 370;
     pub const POP_MESSAGE: i32 = 200_050;
@@ -43,7 +49,8 @@ const CLOCK_MS: std::ops::Range<i64> = 1_000_000_000_000..10_000_000_000_000;
 /// What requests of this script say as a time; it is no time of a clock.
 const BORN_MS: i64 = 1_700_000_000_000;
 /// Fields whose values tell where in a log something lies, or which of several equal queues was taken.
-const PLACES: [&str; 5] = ["reviveQid", "indexLastUpdatePhyoffset", "version", "counter", "recallHandle"];
+const PLACES: [&str; 6] =
+    ["reviveQid", "indexLastUpdatePhyoffset", "version", "counter", "recallHandle", "commitLogOffset"];
 /// Sections whose sends end up in internal topics, which all sections share.
 const INTERNAL: [&str; 2] = ["delays", "timers"];
 
@@ -54,13 +61,26 @@ const SYSTEM_BUSY: i32 = 2;
 
 pub struct Script {
     section: &'static str,
+    broker: String,
     connection: Connection,
+    namesrv: Connection,
     observed: Observations,
 }
 
 impl Script {
-    pub fn new(section: &'static str, broker: &str) -> Self {
-        Self { section, connection: Connection::open(broker), observed: Observations::new() }
+    pub fn new(section: &'static str, broker: &str, namesrv: &str) -> Self {
+        Self {
+            section,
+            broker: broker.to_owned(),
+            connection: Connection::open(broker),
+            namesrv: Connection::open(namesrv),
+            observed: Observations::new(),
+        }
+    }
+
+    /// Another connection to the broker: another client.
+    pub fn connect(&self) -> Connection {
+        Connection::open(&self.broker)
     }
 
     pub fn observations(self) -> Observations {
@@ -74,6 +94,12 @@ impl Script {
         reply
     }
 
+    /// A request to the name server whose whole answer is observed.
+    pub fn namesrv_step(&mut self, name: &str, request: &Request) {
+        let reply = self.namesrv.call(request);
+        self.observe_reply(name, &reply);
+    }
+
     /// Observes an answer that was waited for.
     pub fn observe_reply(&mut self, name: &str, reply: &Reply) {
         self.observe(name, "code", reply.code.to_string());
@@ -84,6 +110,12 @@ impl Script {
             self.observe(name, &format!("ext {key}"), value);
         }
         self.observe_body(name, &reply.body);
+    }
+
+    /// Observes a request of the server.
+    pub fn observe_request(&mut self, name: &str, request: &ServerRequest) {
+        let ServerRequest { code, ext, body } = request.clone();
+        self.observe_reply(name, &Reply { code, opaque: 0, remark: String::new(), ext, body });
     }
 
     /// A request that only prepares something.
@@ -128,7 +160,7 @@ impl Script {
         self.await_condition(|script| {
             let offset = found.len() as i64;
             let reply = script.ask(&Request::pull(topic, queue_id, offset));
-            found.extend(records(&reply.body));
+            found.extend(delivered(&reply.body));
             count <= found.len()
         });
         found
@@ -158,7 +190,7 @@ impl Script {
     fn observe_body(&mut self, name: &str, body: &[u8]) {
         let is_records = body.get(4..7) == Some(&[0xda, 0xa3, 0x20]);
         if is_records {
-            self.observe_records(name, &records(body));
+            self.observe_records(name, &delivered(body));
         } else if let Ok(mut json) = serde_json::from_slice::<Value>(body) {
             normalize(&mut json);
             self.observe(name, "body", json.to_string());

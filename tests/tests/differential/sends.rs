@@ -86,11 +86,31 @@ fn batches(script: &mut Script) {
     script.step("batch to a retry topic", &Request::batch("%RETRY%sends_batch", 0, &items));
     script.step("batch with a delay", &Request::batch(TOPIC, 0, &items).ext("i", &property("DELAY", "1")));
     script.step("batch of half messages", &Request::batch(TOPIC, 0, &items).ext("f", "4"));
+    broken_batches(script, &items);
     script.messages("batch stored", TOPIC, 0, 6);
 }
 
+/// Bodies that are no batch: nothing of them may be stored.
+fn broken_batches(script: &mut Script, items: &[u8]) {
+    let batch = |body: &[u8]| Request::batch("SendsBatch", 0, body);
+    let with = |at: usize, number: u32| {
+        let mut body = items.to_vec();
+        body[at..at + 4].copy_from_slice(&number.to_be_bytes());
+        body
+    };
+    script.step("batch that ends in an item", &batch(&items[..items.len() - 1]));
+    script.step("batch that ends in a length", &batch(&items[..2]));
+    script.step("batch with a body beyond its end", &batch(&with(16, 1_000)));
+    script.step("batch with a body of a negative length", &batch(&with(16, u32::MAX)));
+    let mut properties_beyond = item(b"a", "");
+    let length = properties_beyond.len();
+    properties_beyond[length - 2..].copy_from_slice(&1_000u16.to_be_bytes());
+    script.step("batch with properties beyond its end", &batch(&properties_beyond));
+    script.step("batch of text", &batch(b"no batch, but long enough to be one"));
+}
+
 /// A message of a batch.
-fn item(body: &[u8], properties: &str) -> Vec<u8> {
+pub fn item(body: &[u8], properties: &str) -> Vec<u8> {
     let total = u32::try_from(22 + body.len() + properties.len()).expect("a short item");
     let mut item = total.to_be_bytes().to_vec();
     item.extend([0; 12]);

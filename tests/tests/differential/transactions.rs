@@ -1,7 +1,9 @@
 //! Half messages, commits and rollbacks.
 
-use rmq_tests::remoting::{Reply, Request};
+use rmq_tests::remoting::{Reply, Request, code};
+use serde_json::json;
 
+use crate::delays::now_ms;
 use crate::script::{Script, property, request};
 
 const TOPIC: &str = "Transactions";
@@ -56,4 +58,28 @@ pub fn run(script: &mut Script) {
     script.step("flag without property", &half("key-6", "").ext("i", &property("UNIQ_KEY", "key-6")).ext("f", "4"));
     script.step("property without flag", &half("key-7", "").ext("f", "0"));
     script.messages("visible", TOPIC, 1, 2);
+}
+
+/// What a producer that was killed has left open, the broker asks another one of its group.
+pub fn checks(script: &mut Script) {
+    script.create_topic(TOPIC, 2, 6);
+    let heartbeat = |client: &str| {
+        let body = json!({"clientID": client, "consumerDataSet": [], "producerDataSet": [{"groupName": "tests"}]});
+        Request::new(code::HEART_BEAT).body(body.to_string().as_bytes())
+    };
+    let (mut killed, mut other) = (script.connect(), script.connect());
+    assert_eq!(killed.call(&heartbeat("killed")).code, 0);
+    let half = killed.call(&half("key-0", "").ext("g", &now_ms().to_string()));
+    assert_eq!(half.code, 0, "{}", half.remark);
+    assert_eq!(other.call(&heartbeat("other")).code, 0);
+    // The kernel does no more when a process is killed.
+    drop(killed);
+    let check = other.request_of_server();
+    let field = |key: &str| check.ext[key].as_str().expect("a field of every check").to_owned();
+    let place = |request: Request, key: &str| request.ext(key, &field(key));
+    let commit =
+        ["commitLogOffset", "tranStateTableOffset", "msgId", "transactionId"].into_iter().fold(end(&half, "8"), place);
+    script.observe_request("check", &check);
+    script.step("commit", &commit.ext("fromTransactionCheck", "true"));
+    script.messages("committed", TOPIC, 1, 1);
 }

@@ -28,6 +28,9 @@ final class Cluster implements AutoCloseable {
     /** Longer than the slowest thing a client does on its own: its 20 s rebalance and 30 s route refresh. */
     static final Duration PATIENCE = Duration.ofSeconds(60);
 
+    /** How long a broker keeps the lock of a queue for a consumer that does not renew it. */
+    static final Duration LOCK_LIFE = Duration.ofSeconds(60);
+
     final String namesrv;
     private final String run = UUID.randomUUID().toString().substring(0, 8);
     private final Deque<Runnable> shutdowns = new ArrayDeque<>();
@@ -178,9 +181,13 @@ final class Cluster implements AutoCloseable {
     }
 
     static void await(String what, Condition condition) throws Exception {
-        long deadline_ns = System.nanoTime() + PATIENCE.toNanos();
+        await(what, PATIENCE, condition);
+    }
+
+    static void await(String what, Duration patience, Condition condition) throws Exception {
+        long deadline_ns = System.nanoTime() + patience.toNanos();
         while (!condition.holds()) {
-            Check.that(System.nanoTime() < deadline_ns, "waited " + PATIENCE.toSeconds() + " s for " + what);
+            Check.that(System.nanoTime() < deadline_ns, "waited " + patience.toSeconds() + " s for " + what);
             Thread.sleep(10);
         }
     }

@@ -243,11 +243,11 @@ final class ModeScenarios {
         return cluster.producer().getDefaultMQProducerImpl().getMqClientFactory().findBrokerAddressInPublish(any.getBrokerName());
     }
 
-    private static Map<MessageQueue, Long> reset(Cluster cluster, String group, String topic, long timestamp_ms) throws Exception {
+    static Map<MessageQueue, Long> reset(Cluster cluster, String group, String topic, long timestamp_ms) throws Exception {
         return api(cluster).invokeBrokerToResetOffset(broker(cluster), topic, group, timestamp_ms, true, 15_000);
     }
 
-    private static void awaitCommitted(Cluster cluster, String group, String topic, long sum) throws Exception {
+    static void awaitCommitted(Cluster cluster, String group, String topic, long sum) throws Exception {
         String broker = broker(cluster);
         List<MessageQueue> queues = cluster.queues(topic);
         Cluster.await("commits that add up to " + sum, () -> {
@@ -260,7 +260,7 @@ final class ModeScenarios {
     }
 
     /** The next whole second, once it has begun: messages sent from now on are stored later. */
-    private static long nextSecond() throws Exception {
+    static long nextSecond() throws Exception {
         long at_ms = (System.currentTimeMillis() / 1000 + 1) * 1000;
         Cluster.await("the next second", () -> at_ms < System.currentTimeMillis());
         return at_ms;

@@ -3,6 +3,7 @@ package ringmq.clients;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
@@ -45,6 +46,48 @@ final class PullScenarios {
         second.subscribe(topic, "*");
         second.start();
         Check.equal(later, new HashSet<>(poll(second, 10)), "bodies after the restart");
+    }
+
+    /**
+     * Beside an administrator's reset to a point of time: what was sent since then comes again, though the consumer, which
+     * believes to be at the end, commits that once more. Then the group goes on from the end.
+     */
+    static void liteReset(Cluster cluster) throws Exception {
+        String topic = cluster.topic("lite_reset", 2);
+        String group = cluster.name("lite_reset_group");
+        Set<String> all = send(cluster, topic, 0, 10);
+        long between_ms = ModeScenarios.nextSecond();
+        Set<String> since = send(cluster, topic, 10, 20);
+        all.addAll(since);
+        DefaultLitePullConsumer first = cluster.litePullConsumer(group);
+        first.setAutoCommit(false);
+        first.subscribe(topic, "*");
+        first.start();
+        Check.equal(all, new HashSet<>(poll(first, 20)), "bodies");
+        commit(cluster, first, group, topic, 20);
+        Map<MessageQueue, Long> targets = ModeScenarios.reset(cluster, group, topic, between_ms);
+        Check.equal(10L, targets.values().stream().mapToLong(Long::longValue).sum(), "targets, added up");
+        commit(first, Set.copyOf(cluster.queues(topic)));
+        Check.equal(since, new HashSet<>(poll(first, 10)), "bodies after the reset");
+        commit(cluster, first, group, topic, 20);
+        first.shutdown();
+
+        Set<String> later = send(cluster, topic, 20, 30);
+        DefaultLitePullConsumer second = cluster.litePullConsumer(group);
+        second.subscribe(topic, "*");
+        second.start();
+        Check.equal(later, new HashSet<>(poll(second, 10)), "bodies of the next member");
+    }
+
+    /** Commits now what was polled; the client would do so every five seconds. */
+    private static void commit(DefaultLitePullConsumer consumer, Set<MessageQueue> queues) {
+        consumer.commitSync();
+        consumer.getOffsetStore().persistAll(queues);
+    }
+
+    private static void commit(Cluster cluster, DefaultLitePullConsumer consumer, String group, String topic, long sum) throws Exception {
+        commit(consumer, Set.copyOf(cluster.queues(topic)));
+        ModeScenarios.awaitCommitted(cluster, group, topic, sum);
     }
 
     /** Assign mode: no group membership; the position is moved by hand. */

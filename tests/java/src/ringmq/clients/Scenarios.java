@@ -45,6 +45,7 @@ public final class Scenarios {
         Map.entry("order_dead_letter", OrderScenarios::deadLetter),
         Map.entry("request_reply", RequestScenarios::requestReply),
         Map.entry("lite_pull_subscribe", PullScenarios::liteSubscribe),
+        Map.entry("lite_pull_reset", PullScenarios::liteReset),
         Map.entry("lite_pull_assign_seek", PullScenarios::liteAssignSeek),
         Map.entry("pull_old", PullScenarios::old),
         Map.entry("pull_long_polling", PullScenarios::longPolling),

@@ -12,7 +12,8 @@ final class OwnScenarios {
         "pop_retry", PopScenarios::retry,
         "pop_share", PopScenarios::share,
         "pop_takeover", PopScenarios::takeover,
-        "send_auto_batch", ProducerScenarios::autoBatch);
+        "send_auto_batch", ProducerScenarios::autoBatch,
+        "send_batch_queue", ProducerScenarios::batchQueue);
 
     private OwnScenarios() {}
 }

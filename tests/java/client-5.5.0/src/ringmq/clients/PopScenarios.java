@@ -38,6 +38,14 @@ final class PopScenarios {
 
     private PopScenarios() {}
 
+    /** Creates a topic with an attribute and waits until its route is known. */
+    static void createTopic(Cluster cluster, String topic, int queueCount, String attribute, String value) throws Exception {
+        TopicConfig config = new TopicConfig(topic, queueCount, queueCount);
+        config.setAttributes(Map.of(attribute, value));
+        api(cluster).createTopic(broker(cluster, "TBW102"), "TBW102", config, TIMEOUT_MS);
+        Cluster.await("route of " + topic, () -> cluster.queues(topic).size() == queueCount);
+    }
+
     private static MQClientAPIImpl api(Cluster cluster) throws Exception {
         return cluster.producer().getDefaultMQProducerImpl().getMqClientFactory().getMQClientAPIImpl();
     }
@@ -210,10 +218,7 @@ final class PopScenarios {
     /** A priority is a queue; pops of any queue get the highest first, whichever was sent first. */
     static void priority(Cluster cluster) throws Exception {
         String topic = cluster.name("pop_priority");
-        TopicConfig config = new TopicConfig(topic, 4, 4);
-        config.setAttributes(Map.of("+message.type", "PRIORITY"));
-        api(cluster).createTopic(broker(cluster, "TBW102"), "TBW102", config, TIMEOUT_MS);
-        Cluster.await("route of " + topic, () -> cluster.queues(topic).size() == 4);
+        createTopic(cluster, topic, 4, "+message.type", "PRIORITY");
         String group = group(cluster, "pop_priority_group", topic, -1);
         for (int priority : new int[] {1, 0, 9, 2, 3, 0}) {
             Message message = new Message(topic, ("priority " + priority).getBytes());

@@ -1,13 +1,17 @@
 package ringmq.clients;
 
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
@@ -15,6 +19,7 @@ import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
 
 /** What producers of this release have beside those of 4.9.8. */
 final class ProducerScenarios {
@@ -80,6 +85,42 @@ final class ProducerScenarios {
             Check.equal(entry.getValue().getQueueId(), result.getMessageQueue().getQueueId(), "queue of " + entry.getKey());
             Check.equal(entry.getValue().getQueueOffset(), result.getQueueOffset(), "offset of " + entry.getKey());
             Check.equal("A", entry.getValue().getTags(), "tags");
+        }
+    }
+
+    /** Batches to a topic of queue.type BatchCQ are read message by message, with their own tags and keys, each once. */
+    static void batchQueue(Cluster cluster) throws Exception {
+        String topic = cluster.name("batch_queue");
+        PopScenarios.createTopic(cluster, topic, 1, "+queue.type", "BatchCQ");
+        MessageQueue queue = cluster.queues(topic).get(0);
+        List<String> sent = new ArrayList<>();
+        for (int round = 0; round < 3; round++) {
+            List<Message> batch = new ArrayList<>();
+            for (int i = 0; i < 10; i++) {
+                String body = "body " + (round * 10 + i);
+                batch.add(new Message(topic, "Tag" + i, "key" + i, body.getBytes()));
+                sent.add(body);
+            }
+            SendResult result = cluster.producer().send(batch, queue);
+            Check.equal(SendStatus.SEND_OK, result.getSendStatus(), "status");
+            Check.equal(round * 10L, result.getQueueOffset(), "offset of the batch's first message");
+        }
+        Queue<MessageExt> received = new ConcurrentLinkedQueue<>();
+        DefaultMQPushConsumer consumer = cluster.pushConsumer(cluster.name("batch_queue_group"));
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
+            received.addAll(messages);
+            return ConsumeOrderlyStatus.SUCCESS;
+        });
+        consumer.start();
+        Cluster.await("30 messages", () -> 30 <= received.size());
+        List<MessageExt> stored = cluster.read(queue);
+        for (List<MessageExt> messages : List.of(List.copyOf(received), stored)) {
+            Check.equal(sent, messages.stream().map(message -> new String(message.getBody())).collect(Collectors.toList()), "bodies");
+            for (MessageExt message : messages) {
+                Check.equal("Tag" + message.getQueueOffset() % 10, message.getTags(), "tags");
+                Check.equal("key" + message.getQueueOffset() % 10, message.getKeys(), "keys");
+            }
         }
     }
 
