@@ -119,7 +119,7 @@ impl Cluster {
                 self.processes.push(start_broker(self.kind, folder, self.broker_port, &self.namesrv, ""));
             }
         }
-        await_registration(self.broker_process(), &self.namesrv);
+        await_registration(self.broker_process(), &self.namesrv, self.broker_port);
     }
 
     /// `kill -9` for every process. Waits until the kernel has closed its listeners too: those of an io_uring may
@@ -173,7 +173,7 @@ impl Broker {
     pub fn with(kind: Kind, namesrv: &str, properties: &str) -> Self {
         let (folder, port) = (Folder::new(), port::free());
         let process = start_broker(kind, folder.path(), port, namesrv, properties);
-        await_registration(&process, namesrv);
+        await_registration(&process, namesrv, port);
         Self { address: format!("127.0.0.1:{port}"), process, _folder: folder }
     }
 
@@ -225,6 +225,7 @@ fn start_broker(kind: Kind, folder: &Path, port: u16, namesrv: &str, properties:
     Process::start("broker", folder, &command)
 }
 
-fn await_registration(broker: &Process, namesrv: &str) {
-    broker.await_ready("registered broker", || route::is_known(namesrv, TOPIC_OF_EVERY_BROKER));
+fn await_registration(broker: &Process, namesrv: &str, port: u16) {
+    let address = format!("127.0.0.1:{port}");
+    broker.await_ready("registered broker", || route::has_broker(namesrv, TOPIC_OF_EVERY_BROKER, &address));
 }

@@ -74,6 +74,7 @@ scenarios!(
     view_message;
     only 5.5.0:
     delay_recall,
+    pop_of_all_brokers,
     pop_order,
     pop_priority,
     pop_push,

@@ -1,4 +1,4 @@
-//! Our broker under Apache's name server, and Apache's broker under ours.
+//! Our broker under Apache's name server, Apache's broker under ours, and both beside each other.
 
 use rmq_tests::{Broker, JavaClient, Kind, Namesrv, Suite, attached, skip};
 
@@ -30,4 +30,19 @@ fn our_broker_under_apaches_name_server() {
 #[test]
 fn apaches_broker_under_our_name_server() {
     run_scenarios(Kind::under_test(), Kind::Apache);
+}
+
+/// Consumers that pop ask any one of the brokers which queues are theirs.
+#[test]
+fn popping_consumers_get_the_messages_of_our_broker_and_of_apaches_beside_it() {
+    if attached().is_some() {
+        return skip("a mixed cluster needs servers of its own");
+    }
+    if !SUITE.is_available() {
+        return;
+    }
+    let namesrv = Namesrv::start(Kind::under_test());
+    let _ours = Broker::start(Kind::under_test(), namesrv.address());
+    let _apaches = Broker::with(Kind::Apache, namesrv.address(), "brokerName=broker-b");
+    SUITE.run("pop_of_all_brokers", || namesrv.address().to_owned());
 }

@@ -7,6 +7,7 @@ final class OwnScenarios {
     static final Map<String, Scenarios.Scenario> BY_NAME = Map.of(
         "delay_recall", ProducerScenarios::recall,
         "pop_order", PopScenarios::order,
+        "pop_of_all_brokers", PopScenarios::allBrokers,
         "pop_priority", PopScenarios::priority,
         "pop_push", PopScenarios::push,
         "pop_retry", PopScenarios::retry,

@@ -30,6 +30,7 @@ import org.apache.rocketmq.common.message.MessageRequestMode;
 import org.apache.rocketmq.remoting.protocol.header.AckMessageRequestHeader;
 import org.apache.rocketmq.remoting.protocol.header.ExtraInfoUtil;
 import org.apache.rocketmq.remoting.protocol.header.PopMessageRequestHeader;
+import org.apache.rocketmq.remoting.protocol.route.BrokerData;
 import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig;
 
 /** The broker deals the queues out, and consumers pop. */
@@ -50,18 +51,25 @@ final class PopScenarios {
         return cluster.producer().getDefaultMQProducerImpl().getMqClientFactory().getMQClientAPIImpl();
     }
 
-    private static String broker(Cluster cluster, String topic) throws Exception {
-        return api(cluster).getTopicRouteInfoFromNameServer(topic, TIMEOUT_MS).getBrokerDatas().get(0).selectBrokerAddr();
+    private static List<String> brokers(Cluster cluster, String topic) throws Exception {
+        return api(cluster).getTopicRouteInfoFromNameServer(topic, TIMEOUT_MS).getBrokerDatas().stream()
+            .map(BrokerData::selectBrokerAddr)
+            .collect(Collectors.toList());
     }
 
-    /** A group that the broker lets pop the topic; as many other clients' queues are shared as {@code share} says. */
+    private static String broker(Cluster cluster, String topic) throws Exception {
+        return brokers(cluster, topic).get(0);
+    }
+
+    /** A group that the brokers let pop the topic; as many other clients' queues are shared as {@code share} says. */
     private static String group(Cluster cluster, String stem, String topic, int share) throws Exception {
         String group = cluster.name(stem);
         SubscriptionGroupConfig config = new SubscriptionGroupConfig();
         config.setGroupName(group);
-        String broker = broker(cluster, topic);
-        api(cluster).createSubscriptionGroup(broker, config, TIMEOUT_MS);
-        api(cluster).setMessageRequestMode(broker, topic, group, MessageRequestMode.POP, share, TIMEOUT_MS);
+        for (String broker : brokers(cluster, topic)) {
+            api(cluster).createSubscriptionGroup(broker, config, TIMEOUT_MS);
+            api(cluster).setMessageRequestMode(broker, topic, group, MessageRequestMode.POP, share, TIMEOUT_MS);
+        }
         return group;
     }
 
@@ -108,6 +116,34 @@ final class PopScenarios {
         Check.equal(sent, bodies(deliveries), "bodies");
         for (MessageExt message : deliveries) {
             Check.that(message.getProperty(MessageConst.PROPERTY_POP_CK) != null, "not popped: " + message);
+        }
+    }
+
+    /** Whichever broker is asked deals out the queues of all. */
+    static void allBrokers(Cluster cluster) throws Exception {
+        String topic = cluster.name("pop_of_all_brokers");
+        TopicCreation.create(cluster.producer(), topic, 2);
+        int queues = 2 * brokers(cluster, "TBW102").size();
+        Cluster.await("all routes of " + topic, () -> cluster.queues(topic).size() == queues);
+        for (int share : new int[] {-1, 1}) {
+            String group = group(cluster, "pop_of_all_brokers_group" + share, topic, share);
+            Queue<MessageExt> deliveries = new ConcurrentLinkedQueue<>();
+            for (int i = 0; i < 3; i++) {
+                DefaultMQPushConsumer consumer = popper(cluster, group, topic, "*");
+                // A client drops what it has popped of a queue it loses in a rebalance, and the broker keeps it hidden.
+                consumer.setPopInvisibleTime(5_000);
+                consumer.registerMessageListener(into(deliveries));
+                consumer.start();
+            }
+            Set<String> sent = new HashSet<>();
+            for (MessageQueue queue : cluster.queues(topic)) {
+                for (int i = 0; i < 8; i++) {
+                    String body = share + " " + queue.getBrokerName() + " " + queue.getQueueId() + " " + i;
+                    cluster.producer().send(new Message(topic, body.getBytes()), queue);
+                    sent.add(body);
+                }
+            }
+            Cluster.await("what every broker has", () -> bodies(deliveries).containsAll(sent));
         }
     }
 
