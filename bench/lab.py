@@ -119,11 +119,11 @@ class Server:
 
     settle_s = 5
 
-    def __init__(self, options, folder, is_sync=False, properties=()):
-        """`properties` are lines of its broker.conf."""
+    def __init__(self, options, folder, is_sync=False, properties=(), flags=()):
+        """`properties` are lines of its broker.conf; `flags` are for RingMQ only."""
         self.options, self.folder = options, folder
         self.flush = "SYNC_FLUSH" if is_sync else "ASYNC_FLUSH"
-        self.properties = [f"flushDiskType={self.flush}", *properties]
+        self.properties, self.flags = [f"flushDiskType={self.flush}", *properties], flags
         base = free_port_base(5)
         self.namesrv_port, self.broker_port = base, base + 3  # also used: broker - 2 and broker + 1
         self.processes, self.commands, self.start_s, self.broker = [], [], None, None
@@ -177,7 +177,7 @@ class RingMq(Server):
         begin = time.monotonic()
         self.broker = self.spawn("rmq", [
             self.options.rmq, "standalone", "--store", self.folder / "store",
-            "--listen", f"127.0.0.1:{self.broker_port}", "--namesrv-port", self.namesrv_port, "-c", config])
+            "--listen", f"127.0.0.1:{self.broker_port}", "--namesrv-port", self.namesrv_port, "-c", config, *self.flags])
         return begin
 
 

@@ -34,6 +34,8 @@ pub struct BrokerOptions {
     pub store: PathBuf,
     /// Cores for a store that is made now; an existing one keeps its number.
     pub cores: usize,
+    /// For the newest messages, all cores together; none: as usual.
+    pub log_memory_bytes: Option<u64>,
 }
 
 pub struct NodeOptions {
@@ -225,7 +227,10 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
         FlushDiskType::Sync => Durability::Sync,
     };
     let mut threads = Vec::new();
-    let usual = ShardConfig { geometry: store.geometry(), ..ShardConfig::new(0, store.epoch()) };
+    let mut usual = ShardConfig { geometry: store.geometry(), ..ShardConfig::new(0, store.epoch()) };
+    if let Some(bytes) = given.log_memory_bytes {
+        usual.tail_bytes_max = bytes / u64::from(store.shard_count());
+    }
     let shard_memory = (usual.memory(), usual.undurable_bytes_max);
     for shard in 0..store.shard_count() {
         let files = store.shard_files(shard);
@@ -234,6 +239,7 @@ fn open_store(given: &BrokerOptions, config: &BrokerConfig) -> Result<OpenedStor
             geometry: store.geometry(),
             powered_since: store.powered_since(),
             indexes_keys: config.message_index_enable,
+            tail_bytes_max: usual.tail_bytes_max,
             ..ShardConfig::new(shard, store.epoch())
         };
         threads.push(std::thread::spawn(move || recover(shard_config, files)));

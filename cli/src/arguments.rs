@@ -143,7 +143,7 @@ pub struct BrokerArguments {
     #[arg(short = 'm', long = "printImportantConfig")]
     pub print_important: bool,
     #[command(flatten)]
-    pub cores: CoreArguments,
+    pub resources: ResourceArguments,
 }
 
 #[derive(Debug, Args)]
@@ -161,15 +161,22 @@ pub struct StandaloneArguments {
     #[arg(short = 'c', long = "configFile", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
     #[command(flatten)]
-    pub cores: CoreArguments,
+    pub resources: ResourceArguments,
 }
 
-#[derive(Debug, Args)]
-pub struct CoreArguments {
+#[derive(Debug, Default, Args)]
+pub struct ResourceArguments {
     /// Cores to use, one thread each; a new store gets as many shards [default: all but one of those this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(CORES_MAX)))]
     pub cores: Option<u16>,
+    /// Memory for the newest messages, all cores together, in MiB: consumers that are not further behind are served without
+    /// the disk [default: 64 per core]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOG_MEMORY_MIB_MAX)))]
+    pub log_memory: Option<u32>,
 }
+
+/// 1 TiB.
+const LOG_MEMORY_MIB_MAX: u32 = 1 << 20;
 
 /// A shard's number is part of every physical offset and has seven bits there.
 pub const CORES_MAX: u16 = 128;
@@ -181,11 +188,15 @@ pub struct CheckArguments {
     pub store: PathBuf,
 }
 
-impl CoreArguments {
+impl ResourceArguments {
     /// One core is left to the kernel's network work, the service threads and everything else on the host, because
     /// that measures better: with all cores taken they steal time from every shard in turn.
-    pub fn count(&self) -> usize {
+    pub fn core_count(&self) -> usize {
         let most = || std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1);
         self.cores.map_or_else(|| most().clamp(1, CORES_MAX.into()), usize::from)
+    }
+
+    pub fn log_memory_bytes(&self) -> Option<u64> {
+        self.log_memory.map(|mib| u64::from(mib) << 20)
     }
 }

@@ -20,7 +20,7 @@ use clap::Parser;
 use rmq_broker::config::ConfigError;
 
 use crate::arguments::{
-    Arguments, BrokerArguments, CheckArguments, Command, CoreArguments, NamesrvArguments, StoreCommand,
+    Arguments, BrokerArguments, CheckArguments, Command, NamesrvArguments, ResourceArguments, StoreCommand,
 };
 use crate::exit::Exit;
 use crate::plan::Plan;
@@ -66,7 +66,7 @@ fn run_broker(arguments: &BrokerArguments) -> Exit {
 }
 
 fn run_check(arguments: &CheckArguments) -> Exit {
-    let findings = check::findings(Some(&arguments.store), CoreArguments { cores: None }.count());
+    let findings = check::findings(Some(&arguments.store), ResourceArguments::default().core_count());
     let is_fit = findings.iter().all(|finding| finding.level < check::Level::Fail);
     let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     match print(&lines) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rmq_broker::config::{BrokerConfig, ConfigError, Machine, Notes, Origin, Settings, settings};
 use rmq_namesrv::NamesrvConfig;
 
-use crate::arguments::{BrokerArguments, NamesrvArguments, StandaloneArguments};
+use crate::arguments::{BrokerArguments, NamesrvArguments, ResourceArguments, StandaloneArguments};
 use crate::name_server;
 
 /// A process's servers and their settings.
@@ -22,6 +22,14 @@ pub struct Plan {
 pub struct BrokerPlan {
     pub config: BrokerConfig,
     pub core_count: usize,
+    /// For the newest messages, all cores together; none: as usual.
+    pub log_memory_bytes: Option<u64>,
+}
+
+impl BrokerPlan {
+    fn new(config: BrokerConfig, resources: &ResourceArguments) -> Self {
+        Self { config, core_count: resources.core_count(), log_memory_bytes: resources.log_memory_bytes() }
+    }
 }
 
 const NAMESRV_ADDR: &str = "NAMESRV_ADDR";
@@ -47,8 +55,7 @@ pub fn broker(arguments: &BrokerArguments) -> Result<Plan, ConfigError> {
     let settings = broker_settings(arguments, std::env::var(NAMESRV_ADDR).ok().as_deref())?;
     let notes = settings.notes();
     let config = BrokerConfig::from_settings(settings)?;
-    let core_count = arguments.cores.count();
-    Ok(Plan { broker: Some(BrokerPlan { config, core_count }), name_server: None, notes })
+    Ok(Plan { broker: Some(BrokerPlan::new(config, &arguments.resources)), name_server: None, notes })
 }
 
 /// The environment, then the file, then the flags: each wins over the one before, as with RocketMQ.
@@ -102,8 +109,7 @@ pub fn standalone(arguments: &StandaloneArguments) -> Result<Plan, ConfigError> 
         let addresses = config.namesrv_addr.join(";");
         config.settings.set("namesrvAddr", &addresses, Origin::Default)?;
     }
-    let core_count = arguments.cores.count();
-    Ok(Plan { broker: Some(BrokerPlan { config, core_count }), name_server: Some(name_server), notes })
+    Ok(Plan { broker: Some(BrokerPlan::new(config, &arguments.resources)), name_server: Some(name_server), notes })
 }
 
 fn load(settings: &mut Settings, file: &Path) -> Result<(), ConfigError> {
@@ -156,14 +162,27 @@ mod tests {
     fn shortcuts_win_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = file(folder.path(), "storePathRootDir=/a\nlistenPort=1000\nnamesrvAddr=b:9876\n");
-        let flags = ["-c", &path, "--store", "/s", "--listen", "[::1]:2000", "--namesrv-port", "3000", "--cores", "3"];
+        let flags = [
+            "-c",
+            &path,
+            "--store",
+            "/s",
+            "--listen",
+            "[::1]:2000",
+            "--namesrv-port",
+            "3000",
+            "--cores",
+            "3",
+            "--log-memory",
+            "512",
+        ];
         let plan = standalone_plan(&flags).unwrap();
         let broker = plan.broker.unwrap();
         assert_eq!(broker.config.store_path_root_dir, "/s");
         assert_eq!((broker.config.listen_port, broker.config.broker_ip1.as_str()), (2000, "::1"));
         assert_eq!(broker.config.namesrv_addr, ["[::1]:3000", "b:9876"]);
         assert_eq!(broker.config.settings.value("namesrvAddr"), Some("[::1]:3000;b:9876"));
-        assert_eq!(broker.core_count, 3);
+        assert_eq!((broker.core_count, broker.log_memory_bytes), (3, Some(512 << 20)));
         assert_eq!(plan.name_server.unwrap().bind_address.to_string(), "::1");
     }
 

@@ -31,6 +31,7 @@ pub fn serve(plan: Plan) -> Exit {
         broker: plan.broker.map(|broker| BrokerOptions {
             store: PathBuf::from(&broker.config.store_path_root_dir),
             cores: broker.core_count,
+            log_memory_bytes: broker.log_memory_bytes,
             config: broker.config,
         }),
         name_server: plan.name_server,
