@@ -7,6 +7,7 @@ use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
 use crate::filter::FILTERS_BYTES_MAX;
+use crate::request::assignment::WAITING_BYTES_MAX;
 use crate::request::relay::RELAYED_BYTES_MAX;
 use crate::request::reply::PUSHED_BYTES_MAX;
 
@@ -17,8 +18,8 @@ const PROGRAM_BYTES: u64 = 64 * MIB;
 
 /// Bytes by what they are for, all cores together.
 ///
-/// What grows with the number of connections, queues, topics, groups and registered brokers is not in it: no constant
-/// bounds them. [`PER_UNIT`] says what one of each costs. Sockets' buffers in the kernel are not in it either.
+/// What grows with the number of connections, queues, topics, groups, registered brokers and pending messages is not in it:
+/// no small constant bounds them. [`PER_UNIT`] says what one of each costs. Sockets' buffers in the kernel are not in it either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryBounds {
     pub program: u64,
@@ -45,8 +46,9 @@ pub struct MemoryBounds {
 /// What comes on top of [`MemoryBounds`], for people.
 pub const PER_UNIT: &str = "1 KiB per connection (64 KiB more in the middle of a request), 5 KiB per queue and 24 bytes per \
                             128 messages kept, 1 KiB per topic, group and held pull, 32 times its text per SQL92 \
-                            expression of a group, 200 bytes per topic and broker at the name server, and the pieces of \
-                            the log (1 MiB) that slow readers hold";
+                            expression of a group, 200 bytes per topic and broker at the name server, 60 bytes per \
+                            message that is not due yet or half, 100 bytes per popped message that is not acknowledged, and \
+                            the pieces of the log (1 MiB) that slow readers hold";
 
 impl MemoryBounds {
     /// The bounds of `cores` cores, each with such connections and, on a broker, such a shard.
@@ -65,7 +67,7 @@ impl MemoryBounds {
             bounds.spare = cores * (shard.spare + broker::SPARE_PARCEL_BYTES);
             bounds.parked = cores * broker::parked_bytes_max(undurable_bytes_max);
             bounds.forwarded = cores * (cores - 1) * broker::FORWARDED_BYTES_MAX as u64;
-            bounds.pushed = (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX) as u64;
+            bounds.pushed = (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX + WAITING_BYTES_MAX) as u64;
             bounds.filters = cores * FILTERS_BYTES_MAX;
         }
         bounds
