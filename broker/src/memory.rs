@@ -18,8 +18,9 @@ const PROGRAM_BYTES: u64 = 64 * MIB;
 
 /// Bytes by what they are for, all cores together.
 ///
-/// What grows with the number of connections, queues, topics, groups, registered brokers and pending messages is not in it:
-/// no small constant bounds them. [`PER_UNIT`] says what one of each costs. Sockets' buffers in the kernel are not in it either.
+/// What grows with the number of connections, queues, topics, groups, registered brokers and pending messages is not in
+/// it: no small constant bounds them. [`PER_UNIT`] says what one of each costs. Sockets' buffers in the kernel are not in
+/// it either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryBounds {
     pub program: u64,
