@@ -7,13 +7,15 @@ const FIRST: u16 = 11_000;
 const LAST: u16 = 31_000;
 /// A broker on port P also listens on P - 2 (its second listener) and, Apache's, on P + 1 (replication).
 const STEP: u16 = 5;
+/// Steps between the first ports of processes with neighbouring ids: prime to the count of steps.
+const SPREAD: u16 = 1_009;
 
 /// A port P where P - 2 to P + 1 are free. Tests of one process never get the same port twice.
 pub fn free() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let steps = (LAST - FIRST) / STEP;
-    // Two test processes begin at different places.
-    let start = (std::process::id() % u32::from(steps)) as u16;
+    // Two test processes begin far from each other, also when they were started one right after the other.
+    let start = (u64::from(std::process::id()) * u64::from(SPREAD) % u64::from(steps)) as u16;
     for _ in 0..steps {
         let step = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % steps;
         let port = FIRST + step * STEP;

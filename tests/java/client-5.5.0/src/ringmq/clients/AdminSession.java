@@ -4,7 +4,6 @@ import java.io.IOException;
 import java.lang.reflect.Field;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -14,8 +13,7 @@ import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
-import org.apache.rocketmq.client.consumer.store.OffsetStore;
-import org.apache.rocketmq.client.consumer.store.ReadOffsetType;
+import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.impl.factory.MQClientInstance;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
@@ -23,6 +21,7 @@ import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.protocol.ResponseCode;
 import org.apache.rocketmq.tools.command.MQAdminStartup;
 
 /**
@@ -155,7 +154,7 @@ public final class AdminSession {
         Set<MessageQueue> queues = Set.copyOf(cluster.queues(topic));
         Cluster.await("commits of " + count, () -> {
             consumer.getOffsetStore().persistAll(queues);
-            return stored(consumer.getOffsetStore(), queues) == count;
+            return committed(cluster, group, topic) == count;
         });
         consumer.shutdown();
     }
@@ -165,14 +164,22 @@ public final class AdminSession {
         consume(consumer, topic);
         Cluster.await("commits of " + count, () -> {
             consumer.getDefaultMQPushConsumerImpl().persistConsumerOffset();
-            OffsetStore offsets = consumer.getDefaultMQPushConsumerImpl().getOffsetStore();
-            return stored(offsets, cluster.queues(topic)) == count;
+            return committed(cluster, group, topic) == count;
         });
     }
 
-    /** The broker's offsets of a group, added up. */
-    private static long stored(OffsetStore offsets, Collection<MessageQueue> queues) {
-        return queues.stream().mapToLong(queue -> Math.max(0, offsets.readOffset(queue, ReadOffsetType.READ_FROM_STORE))).sum();
+    /** The broker's offsets of a group, added up. A consumer that is asked for them takes them over, and may go back so. */
+    private static long committed(Cluster cluster, String group, String topic) throws Exception {
+        long sum = 0;
+        for (MessageQueue queue : cluster.queues(topic)) {
+            String broker = client(cluster).findBrokerAddressInPublish(queue.getBrokerName());
+            try {
+                sum += Admin.committed(client(cluster).getMQClientAPIImpl(), broker, group, queue);
+            } catch (MQBrokerException none) {
+                Check.equal(ResponseCode.QUERY_NOT_FOUND, none.getResponseCode(), none.getErrorMessage());
+            }
+        }
+        return sum;
     }
 
     private static void consume(DefaultMQPushConsumer consumer, String topic) throws Exception {
