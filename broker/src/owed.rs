@@ -391,18 +391,23 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     pub fn of(text: &'a [u8]) -> Self {
         let mut facts = Self::default();
+        // Most properties are of no interest, and their values need not be texts.
+        let text_of = |value| std::str::from_utf8(value).ok();
         for (key, value) in properties::iter(text) {
-            let value = std::str::from_utf8(value).ok();
             match key {
-                b"TAGS" => facts.tags = value,
-                b"UNIQ_KEY" => facts.unique_key = value,
-                b"REAL_TOPIC" => facts.real_topic = value,
-                b"REAL_QID" => facts.real_queue = value.and_then(|id| id.parse().ok()),
-                b"TIMER_DEL_UNIQKEY" => facts.recalls = value,
-                b"PGROUP" => facts.producer_group = value,
-                b"CHECK_IMMUNITY_TIME_IN_SECONDS" => facts.immunity = value,
-                b"TRANSACTION_CHECK_TIMES" => facts.check_times = value.map(|times| times.parse().unwrap_or(-1)),
-                b"TRAN_PREPARED_QUEUE_OFFSET" => facts.first_copy = value.and_then(|offset| offset.parse().ok()),
+                b"TAGS" => facts.tags = text_of(value),
+                b"UNIQ_KEY" => facts.unique_key = text_of(value),
+                b"REAL_TOPIC" => facts.real_topic = text_of(value),
+                b"REAL_QID" => facts.real_queue = text_of(value).and_then(|id| id.parse().ok()),
+                b"TIMER_DEL_UNIQKEY" => facts.recalls = text_of(value),
+                b"PGROUP" => facts.producer_group = text_of(value),
+                b"CHECK_IMMUNITY_TIME_IN_SECONDS" => facts.immunity = text_of(value),
+                b"TRANSACTION_CHECK_TIMES" => {
+                    facts.check_times = text_of(value).map(|times| times.parse().unwrap_or(-1));
+                }
+                b"TRAN_PREPARED_QUEUE_OFFSET" => {
+                    facts.first_copy = text_of(value).and_then(|offset| offset.parse().ok());
+                }
                 _ => {}
             }
         }

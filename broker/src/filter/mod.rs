@@ -93,10 +93,9 @@ impl Sql {
         let Parsed { root, names, .. } = &self.parsed;
         let mut values = [None; PROPERTIES_MAX];
         // A pair with the name of an earlier one replaces it.
-        for segment in properties::segments(properties) {
-            let named = names.iter().zip(&mut values).find_map(|(name, place)| Some((segment.value_of(name)?, place)));
-            if let Some((value, place)) = named {
-                *place = Some(value);
+        for (key, value) in properties::iter(properties) {
+            if let Some(index) = names.iter().position(|name| **name == *key) {
+                values[index] = Some(value);
             }
         }
         root.evaluate(&values)

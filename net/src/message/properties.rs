@@ -47,67 +47,115 @@ pub mod keys {
 /// The pairs in order. Segments without separator, key or value are skipped; the last segment need
 /// not be terminated.
 pub fn iter(properties: &[u8]) -> Properties<'_> {
-    Properties { rest: properties }
+    Properties { segments: Segments::of(properties) }
 }
 
 /// See [`iter`].
 #[derive(Clone, Debug)]
 pub struct Properties<'a> {
-    rest: &'a [u8],
+    segments: Segments<'a>,
 }
 
 impl<'a> Iterator for Properties<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.rest.is_empty() {
-            let end = memchr::memchr(VALUE_END, self.rest).unwrap_or(self.rest.len());
-            let (segment, tail) = self.rest.split_at(end);
-            self.rest = tail.get(1..).unwrap_or_default();
-            if let Some((key, value)) = split_pair(segment) {
-                return Some((key, value));
-            }
-        }
-        None
+        self.segments.by_ref().find_map(|segment| segment.pair)
     }
 }
 
-/// The segments of a property string in order, for those who look for a few keys: it costs half of what [`iter`] does.
-pub fn segments(properties: &[u8]) -> impl Iterator<Item = Segment<'_>> {
-    let mut rest = properties;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
+/// What ends with an end of a value, or with the text.
+struct Segment<'a> {
+    /// Where the next one begins.
+    next: usize,
+    /// Key and value, neither of them empty.
+    pair: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// All segments of a property string, each once.
+#[derive(Clone, Debug)]
+struct Segments<'a> {
+    text: &'a [u8],
+    /// Where the next segment begins.
+    start: usize,
+    separators: Separators<'a>,
+}
+
+impl<'a> Segments<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        Self { text, start: 0, separators: Separators { text, words_end: 0, found: 0 } }
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment<'a>> {
+        let (text, start) = (self.text, self.start);
+        if text.len() <= start {
             return None;
         }
-        let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
-        let segment = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(Segment(segment))
-    })
-}
-
-/// What stands between two ends of values: a pair, if it is well-formed.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment<'a>(&'a [u8]);
-
-impl<'a> Segment<'a> {
-    /// The value, if this is a pair with this key, which is not empty and has no separators in it.
-    pub fn value_of(self, key: &[u8]) -> Option<&'a [u8]> {
-        // Nearly every other key ends elsewhere, which is found out without a call.
-        let (name, value) = self.0.split_at_checked(key.len()).filter(|(_, rest)| rest.first() == Some(&KEY_END))?;
-        (value.len() > 1 && name == key).then(|| &value[1..])
+        let mut key_end = None;
+        let end = loop {
+            match self.separators.next() {
+                Some(at) if text[at] == KEY_END => key_end = key_end.or(Some(at)),
+                found => break found.unwrap_or(text.len()),
+            }
+        };
+        self.start = end + 1;
+        let pair = key_end.map(|at| (&text[start..at], &text[at + 1..end]));
+        let pair = pair.filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        Some(Segment { next: self.start.min(text.len()), pair })
     }
 }
 
-fn split_pair(segment: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (key, value) = segment.split_at(memchr::memchr(KEY_END, segment)?);
-    let value = value.get(1..)?;
-    (!key.is_empty() && !value.is_empty()).then_some((key, value))
+/// Where the separators stand. Keys and values are short: a search that is begun anew for each costs more than to look at
+/// all bytes of a word together.
+#[derive(Clone, Debug)]
+struct Separators<'a> {
+    text: &'a [u8],
+    /// Up to where words were looked at.
+    words_end: usize,
+    /// The highest bit of each byte of the last word that is a separator not yet told.
+    found: u64,
+}
+
+const WORD_BYTES: usize = size_of::<u64>();
+
+impl Iterator for Separators<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            let rest = self.text.get(self.words_end..).filter(|rest| !rest.is_empty())?;
+            let word = rest.first_chunk().copied().unwrap_or_else(|| {
+                let mut last = [0; WORD_BYTES];
+                last[..rest.len()].copy_from_slice(rest);
+                last
+            });
+            let word = u64::from_le_bytes(word);
+            self.found = equal_bytes(word, KEY_END) | equal_bytes(word, VALUE_END);
+            self.words_end += WORD_BYTES;
+        }
+        let byte = (self.found.trailing_zeros() / 8) as usize;
+        self.found &= self.found - 1;
+        Some(self.words_end - WORD_BYTES + byte)
+    }
+}
+
+/// The highest bit of each byte that equals `byte`.
+fn equal_bytes(word: u64, byte: u8) -> u64 {
+    const LOW_BITS: u64 = u64::from_le_bytes([0x7F; WORD_BYTES]);
+    let differing = word ^ u64::from_le_bytes([byte; WORD_BYTES]);
+    // No carry leaves a byte: the sum's highest bit says whether any of its low bits was set.
+    !(((differing & LOW_BITS) + LOW_BITS) | differing | LOW_BITS)
 }
 
 /// The value of `key`; the last one if it occurs more than once. Walks the whole string.
 pub fn get<'a>(properties: &'a [u8], key: &str) -> Option<&'a [u8]> {
-    segments(properties).filter_map(|segment| segment.value_of(key.as_bytes())).last()
+    iter(properties).filter(|(name, _)| *name == key.as_bytes()).last().map(|(_, value)| value)
 }
 
 /// As [`get`]; `None` also when the value is not UTF-8.
@@ -144,11 +192,8 @@ pub fn copy_without(properties: &[u8], skip: &[&str], out: &mut Vec<u8>) {
 pub fn copy_if(properties: &[u8], is_wanted: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     // Pairs that stand together are copied together.
     let (mut at, mut together_from) = (0, 0);
-    while at < properties.len() {
-        let rest = &properties[at..];
-        let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
-        let next = (at + end + 1).min(properties.len());
-        if !split_pair(&rest[..end]).is_some_and(|(key, _)| is_wanted(key)) {
+    for Segment { next, pair } in Segments::of(properties) {
+        if !pair.is_some_and(|(key, _)| is_wanted(key)) {
             out.extend_from_slice(&properties[together_from..at]);
             together_from = next;
         }
@@ -215,9 +260,13 @@ mod tests {
         }
 
         #[test]
-        fn segments_have_the_values_of_the_pairs(junk in proptest::collection::vec(0u8..5, 0..40), key in proptest::collection::vec(3u8..5, 1..3)) {
-            let expected: Vec<_> = iter(&junk).filter(|(name, _)| **name == *key).map(|(_, value)| value).collect();
-            prop_assert_eq!(segments(&junk).filter_map(|segment| segment.value_of(&key)).collect::<Vec<_>>(), expected);
+        fn pairs_are_what_splitting_gives(junk in proptest::collection::vec(prop_oneof![0u8..5, any::<u8>()], 0..60)) {
+            let split = junk.split(|byte| *byte == VALUE_END).filter_map(|segment| {
+                let at = segment.iter().position(|byte| *byte == KEY_END)?;
+                let (key, value) = (&segment[..at], &segment[at + 1..]);
+                (!key.is_empty() && !value.is_empty()).then_some((key, value))
+            });
+            prop_assert_eq!(iter(&junk).collect::<Vec<_>>(), split.collect::<Vec<_>>());
         }
 
         #[test]
