@@ -32,6 +32,9 @@ const FORGET_MS: i64 = 300_000;
 /// Topics kept at most: a bound for clients that ask for names they make up.
 const TOPICS_MAX: usize = 65_536;
 
+/// No topic has a longer name, with its prefix. Others are not looked up.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What the name servers say about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -99,6 +102,9 @@ impl Routes {
         if let Some(known) = self.topics.get_mut(topic) {
             known.asked_ms = now_ms;
             return known.route.clone().map_or(Lookup::Pending, Lookup::Known);
+        }
+        if topic.len() > NAME_BYTES_MAX {
+            return Lookup::Known(Route::Unknown);
         }
         if self.topics.len() >= TOPICS_MAX {
             return Lookup::Known(Route::NotAnswered);

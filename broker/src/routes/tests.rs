@@ -40,6 +40,7 @@ fn a_topic_s_readable_queues_on_other_brokers_are_found_and_then_known() {
     assert_eq!(routes.find("T", 1), Lookup::Pending, "asked only once");
     assert_eq!(found(&mut routes), [(Arc::from("T"), queues_of_b())]);
     assert_eq!(routes.find("T", 2), Lookup::Known(queues_of_b()));
+    assert_eq!(routes.find(&"x".repeat(256), 2), Lookup::Known(Route::Unknown), "no topic is called so");
     assert_eq!(asked.try_iter().count(), 1);
 }
 

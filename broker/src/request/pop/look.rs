@@ -1,6 +1,7 @@
 //! What one core has for an order: queue after queue, taken and answered.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use rmq_engine::in_flight::{IN_FLIGHT_MAX, IN_FLIGHT_SPAN_MAX, InFlight, Take, TakenHow};
 use rmq_engine::{AppendError, Bounds, Fetch, FetchRequest, LogPosition, Nothing, Rows, Slice, TagFilter, Ticket};
@@ -88,20 +89,26 @@ fn can_pop(broker: &mut Broker, key: &WaitKey, topic: &str, queue_id: u32, tags:
     let waiting = bounds.max - next;
     match tags {
         Some(tags) if waiting < i64::from(broker.config.max_message_filter_num_for_notification) => {
-            has_tag(broker, topic, queue_id, next, tags)
+            has_tag(broker, topic, queue_id, next..bounds.max.min(next + TAGS_LOOKED_AT), tags)
         }
         _ => waiting > 0,
     }
 }
 
-/// Whether one of the next messages may have one of these tags. What only the disk knows may.
-fn has_tag(broker: &mut Broker, topic: &str, queue_id: u32, from: i64, tags: &[i32]) -> bool {
+/// Whether one of these messages may have one of these tags. What only the disk knows may.
+fn has_tag(broker: &mut Broker, topic: &str, queue_id: u32, offsets: Range<i64>, tags: &[i32]) -> bool {
     let ticket = broker.new_ticket();
-    let mut is_found = false;
-    let rows = broker.shard.rows(topic, queue_id, from, ticket, |offset, code, _| {
-        is_found |= offset < from + TAGS_LOOKED_AT && tags.contains(&(code as i32));
-    });
-    is_found || !matches!(rows, Rows::UpTo(_))
+    let (mut is_found, mut next) = (false, offsets.start);
+    while next < offsets.end && !is_found {
+        let rows = broker.shard.rows(topic, queue_id, next, ticket, |offset, code, _| {
+            is_found |= offsets.contains(&offset) && tags.contains(&(code as i32));
+        });
+        match rows {
+            Rows::UpTo(end) if next < end => next = end,
+            _ => return true,
+        }
+    }
+    is_found
 }
 
 /// Where the group goes on in a queue; `None` if it has never been there.

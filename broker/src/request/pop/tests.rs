@@ -378,10 +378,28 @@ fn a_notification_heeds_the_tags_it_asks_for_while_few_messages_wait() {
     send(&mut cores, 2, "C", "wanted");
     assert_eq!(told(&cores.answers_to(held)).as_deref(), Some("true"));
 
-    for _ in 0..64 {
+    for _ in 0..63 {
         send(&mut cores, 1, "B", "many");
     }
-    assert_eq!(cores.call(0, code::NOTIFICATION, &notify("D", "TAG"), b"").ext("hasMsg"), "true", "not looked at");
+    let now = |cores: &mut Cores, queue_id, exp| {
+        let names =
+            [("consumerGroup", "g"), ("queueId", queue_id), ("topic", "T"), ("pollTime", "0"), ("bornTime", "0")];
+        let fields = [&names[..], &[("exp", exp), ("expType", "TAG")]].concat();
+        cores.call(0, code::NOTIFICATION, &fields, b"").ext("hasMsg").to_owned()
+    };
+    assert_eq!(now(&mut cores, "1", "D"), "false");
+    send(&mut cores, 1, "B", "many");
+    assert_eq!(now(&mut cores, "1", "D"), "true", "these are too many to be looked at");
+
+    // Rows of two pages of the index.
+    for _ in 0..120 {
+        send(&mut cores, 3, "B", "passed over");
+    }
+    while pop(&mut cores, 0, &[("queueId", "3")]).code == 0 {}
+    for tag in ["B"; 10].iter().chain(&["E"]) {
+        send(&mut cores, 3, tag, "behind");
+    }
+    assert_eq!([now(&mut cores, "3", "E"), now(&mut cores, "3", "F")], ["true", "false"]);
     let bad = cores.call(0, code::NOTIFICATION, &notify("a >", "SQL92"), b"");
     assert_eq!(bad.code, response::SUBSCRIPTION_PARSE_FAILED);
 
