@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal};
 use crate::letter::{Letter, Request};
-use crate::request::topic_change;
+use crate::request::{lock, topic_change};
 use crate::state::checks::check_expression_type;
 use crate::state::clients::{ClientChanges, Peer};
 use crate::state::heartbeat;
@@ -101,6 +101,9 @@ pub fn unregister(broker: &mut Broker, request: &Request<'_>) -> Outcome {
         let changes =
             system.clients.unregister(connection, producer_group.as_deref(), consumer_group.as_deref(), &broker.groups);
         pass_on(broker, changes);
+    }
+    if let Some(group) = consumer_group {
+        lock::on_left(broker, &group, &header.client_id.to_cow());
     }
     broker.reply_done(request.reply_address());
     Ok(Handled::Taken)

@@ -65,6 +65,20 @@ impl QueueLocks {
         }
     }
 
+    /// Frees all that a client holds for the group. False: that is nothing.
+    pub fn unlock_all(&mut self, group: &str, client_id: &str) -> bool {
+        let Some(locks) = self.groups.get_mut(group) else {
+            return false;
+        };
+        let count = locks.len();
+        locks.retain(|_queue, lock| &*lock.client_id != client_id);
+        let is_changed = locks.len() < count;
+        if locks.is_empty() {
+            self.groups.remove(group);
+        }
+        is_changed
+    }
+
     /// The group's lock that lives longest, if any is live.
     pub fn change_of(&self, group: &str, now_ms: i64) -> LockChange {
         let locks = self.groups.get(group);
@@ -136,6 +150,8 @@ mod tests {
         locks.unlock("g", "two", &queues(&[0, 1]));
         assert_eq!(locks.lock("g", "three", &queues(&[0, 1]), 60_002), queues(&[0]));
         assert_eq!(locks.lock("g", "one", &[], 0), vec![]);
+        assert!(locks.unlock_all("g", "two") && !locks.unlock_all("g", "two"));
+        assert_eq!(locks.lock("g", "one", &queues(&[0, 1, 2]), 60_003), queues(&[1, 2]));
     }
 
     #[test]
