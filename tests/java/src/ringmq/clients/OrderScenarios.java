@@ -111,6 +111,9 @@ final class OrderScenarios {
 
     private static DefaultMQPushConsumer start(Cluster cluster, String group, String topic, Sequences sequences) throws Exception {
         DefaultMQPushConsumer consumer = cluster.pushConsumer(group);
+        // A rebalance makes a new version of the subscription. The client tells it at once, unless another heartbeat is under
+        // way: then with the next one, and until then all its pulls are refused (25).
+        consumer.setHeartbeatBrokerInterval(1_000);
         consumer.subscribe(topic, "*");
         consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
             for (MessageExt message : messages) {
