@@ -27,6 +27,8 @@ use crate::state::topics::QUEUES_MAX;
 
 /// How long one name server may take to answer, as in RocketMQ.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long nobody is asked after all name servers were silent: who waits behind must not wait for each of the others, too.
+const REST: Duration = Duration::from_secs(1);
 /// A topic nobody has asked for so long is forgotten. Clients ask every 20 s.
 const FORGET_MS: i64 = 300_000;
 /// Topics kept at most: a bound for clients that ask for names they make up.
@@ -82,7 +84,7 @@ impl Routes {
             name_servers: name_servers.iter().map(|address| NameServerClient::new(address.clone())).collect(),
             current: 0,
             next_opaque: 0,
-            is_failing: false,
+            failed: None,
             is_stopped: Arc::clone(&is_stopped),
         };
         std::thread::Builder::new().name("rmq-routes".into()).spawn(move || {
@@ -141,7 +143,9 @@ impl Routes {
     pub fn tick(&mut self, now_ms: i64) {
         self.topics.retain(|_, topic| topic.is_under_way || now_ms - topic.asked_ms < FORGET_MS);
         for (name, topic) in &mut self.topics {
-            if !topic.is_under_way && now_ms - topic.looked_up_ms >= self.poll_interval_ms {
+            // Also after the clock was set back.
+            let is_fresh = (0..self.poll_interval_ms).contains(&(now_ms - topic.looked_up_ms));
+            if !topic.is_under_way && !is_fresh {
                 (topic.is_under_way, topic.looked_up_ms) = (true, now_ms);
                 let _ = self.wanted.send(Arc::clone(name));
             }
@@ -162,28 +166,31 @@ struct Finder {
     /// The one that answered last.
     current: usize,
     next_opaque: i32,
-    /// Whether the last lookup failed, so that only changes are logged.
-    is_failing: bool,
+    /// When the last lookup failed, if it did: only changes are logged.
+    failed: Option<Instant>,
     is_stopped: Arc<AtomicBool>,
 }
 
 impl Finder {
     fn look_up(&mut self, topic: &str) -> Route {
+        if self.failed.is_some_and(|failed| failed.elapsed() < REST) {
+            return Route::NotAnswered;
+        }
         let (first, count) = (self.current, self.name_servers.len());
         for index in (first..first + count).map(|index| index % count) {
             match self.ask(index, topic) {
                 Ok(route) => {
-                    (self.current, self.is_failing) = (index, false);
+                    (self.current, self.failed) = (index, None);
                     return route;
                 }
-                Err(error) if !self.is_failing && !self.is_stopped.load(Ordering::Relaxed) => {
+                Err(error) if self.failed.is_none() && !self.is_stopped.load(Ordering::Relaxed) => {
                     let name_server = self.name_servers[index].address();
                     tracing::warn!(name_server, topic, %error, "could not look up which brokers have a topic");
                 }
                 Err(_) => {}
             }
         }
-        self.is_failing = true;
+        self.failed = Some(Instant::now());
         Route::NotAnswered
     }
 
