@@ -79,7 +79,7 @@ fn check_of(due: &Due<'_>, times: i32, placed: &Placed) -> Check {
         &[DUE_PROPERTY, TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES],
         &mut text,
     );
-    properties::push(&mut text, TRANSACTION_CHECK_TIMES, times.to_string().as_bytes());
+    properties::push_number(&mut text, TRANSACTION_CHECK_TIMES, times.into());
     let real = Record {
         topic: facts.real_topic.unwrap_or_default(),
         queue_id: facts.real_queue.unwrap_or_default() as i32,

@@ -4,6 +4,8 @@
 //! RocketMQ delivers a timer at the end of the span of `timerPrecisionMs` it falls into; RingMQ at the millisecond asked
 //! for. The property `TIMER_OUT_MS`, by which recalls name the span, is RocketMQ's.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
 use rmq_net::codes::response;
@@ -139,21 +141,24 @@ fn illegal(config: &BrokerConfig) -> Refusal {
 
 /// By which a producer can take a timer back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecallHandle {
-    pub topic: String,
-    pub broker_name: String,
+pub struct RecallHandle<'a> {
+    pub topic: Cow<'a, str>,
+    pub broker_name: Cow<'a, str>,
     /// `TIMER_OUT_MS` + 1.
     pub timestamp_ms: i64,
-    pub unique_key: String,
+    pub unique_key: Cow<'a, str>,
 }
 
-impl RecallHandle {
+impl RecallHandle<'_> {
     /// URL-safe Base64 of `v1 TOPIC BROKER TIMESTAMP KEY`.
     pub fn encode(&self) -> String {
-        let Self { topic, broker_name, timestamp_ms, unique_key } = self;
-        BASE64_URL_SAFE.encode(format!("v1 {topic} {broker_name} {timestamp_ms} {unique_key}"))
+        let (timestamp, mut digits) = (self.timestamp_ms, itoa::Buffer::new());
+        let parts = ["v1", &self.topic, &self.broker_name, digits.format(timestamp), &self.unique_key];
+        BASE64_URL_SAFE.encode(parts.join(" "))
     }
+}
 
+impl RecallHandle<'static> {
     /// `None` if it is not one.
     pub fn decode(text: &str) -> Option<Self> {
         let text = String::from_utf8(BASE64_URL_SAFE.decode(text).ok()?).ok()?;
@@ -161,9 +166,9 @@ impl RecallHandle {
         if parts.next()? != "v1" {
             return None;
         }
-        let (topic, broker_name) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let (topic, broker_name) = (parts.next()?.to_owned().into(), parts.next()?.to_owned().into());
         let timestamp_ms = parts.next()?.parse().unwrap_or(-1);
-        let unique_key = parts.next()?.to_owned();
+        let unique_key = parts.next()?.to_owned().into();
         Some(Self { topic, broker_name, timestamp_ms, unique_key })
     }
 }
@@ -178,7 +183,7 @@ mod tests {
         #[test]
         fn handles_are_read_back(topic in "[a-zA-Z0-9_%-]{1,40}", key in "[0-9A-F]{1,40}", timestamp_ms in 0..i64::MAX) {
             let handle =
-                RecallHandle { topic, broker_name: "broker-a".to_owned(), timestamp_ms, unique_key: key };
+                RecallHandle { topic: topic.into(), broker_name: "broker-a".into(), timestamp_ms, unique_key: key.into() };
             prop_assert_eq!(RecallHandle::decode(&handle.encode()), Some(handle));
         }
 

@@ -34,7 +34,7 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     Ok(Handled::Taken)
 }
 
-fn check(broker: &Broker, topic: &str, text: &str) -> Result<RecallHandle, Refusal> {
+fn check(broker: &Broker, topic: &str, text: &str) -> Result<RecallHandle<'static>, Refusal> {
     let config = &broker.config;
     let refuse = |code, remark: String| Err(Refusal::new(code, remark));
     if !config.recall_message_enable {
@@ -78,7 +78,7 @@ fn check(broker: &Broker, topic: &str, text: &str) -> Result<RecallHandle, Refus
 /// On a core that may have the timer.
 fn store_recall(
     broker: &mut Broker,
-    handle: &RecallHandle,
+    handle: &RecallHandle<'_>,
     producer_group: &str,
     born_host: std::net::SocketAddr,
 ) -> Result<LogPosition, AppendError> {
@@ -91,7 +91,7 @@ fn store_recall(
     }
     let key = match broker.config.append_topic_for_timer_delete_key {
         true => format!("{}+{}", handle.topic, handle.unique_key),
-        false => handle.unique_key.clone(),
+        false => handle.unique_key.clone().into_owned(),
     };
     let mut text = Vec::new();
     for (name, value) in [

@@ -109,7 +109,7 @@ pub fn handle(broker: &mut Broker, request: &Request<'_>) -> Outcome {
     }
     system.pushes.bytes = waiting_bytes;
     properties::terminate(&mut text);
-    properties::push(&mut text, "PUSH_REPLY_TIME", broker.now_ms.to_string().as_bytes());
+    properties::push_number(&mut text, "PUSH_REPLY_TIME", broker.now_ms);
     push_reply(broker, request, &header, requester, &text, push);
     Ok(Handled::Taken)
 }

@@ -42,7 +42,7 @@ pub struct SendDone {
     placed: Positions,
     transaction_id: ShortText,
     /// Of a timer.
-    recall_handle: Option<Box<str>>,
+    recall_handle: Option<String>,
 }
 
 enum Positions {
@@ -370,7 +370,7 @@ fn later_properties(text: &[u8], unique_key: &str, later: &Later, topic: &str, q
         return owed_properties(text, &timers, later.due_ms, topic, queue_id);
     };
     let mut timed = owed_properties(text, &[], later.due_ms, topic, queue_id);
-    properties::push(&mut timed, "TIMER_OUT_MS", out_ms.to_string().as_bytes());
+    properties::push_number(&mut timed, "TIMER_OUT_MS", out_ms);
     timed
 }
 
@@ -380,14 +380,18 @@ fn recall_handle(
     later: &Later,
     topic: &str,
     unique_key: &str,
-) -> Option<Box<str>> {
+) -> Option<String> {
     let timestamp_ms = later.out_ms? + 1;
     if group_of_retry_topic(topic).is_some() || request.origin.purpose != Purpose::Client {
         return None;
     }
-    let (topic, broker_name) = (topic.to_owned(), broker.config.broker_name.clone());
-    let handle = RecallHandle { topic, broker_name, timestamp_ms, unique_key: unique_key.to_owned() };
-    Some(handle.encode().into())
+    let handle = RecallHandle {
+        topic: topic.into(),
+        broker_name: broker.config.broker_name.as_str().into(),
+        timestamp_ms,
+        unique_key: unique_key.into(),
+    };
+    Some(handle.encode())
 }
 
 /// Each item becomes a message of its own; its properties are stored byte for byte.

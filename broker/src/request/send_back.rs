@@ -151,7 +151,7 @@ fn changed_properties(back: &SendBack, stored: &record::Record<'_>, is_dead: boo
         (false, 0) => 3 + stored.reconsume_times,
         (false, level) => level,
     };
-    properties::push(&mut text, "DELAY", level.to_string().as_bytes());
+    properties::push_number(&mut text, "DELAY", level.into());
     text
 }
 

@@ -148,9 +148,9 @@ pub fn put_back(
     let changed = [TRAN_PREPARED_QUEUE_OFFSET, TRANSACTION_CHECK_TIMES];
     let changed = &changed[..if times.is_some() { 2 } else { 1 }];
     let mut text = owed_properties(half.properties, changed, due_ms, topic, queue_id);
-    properties::push(&mut text, TRAN_PREPARED_QUEUE_OFFSET, first.to_string().as_bytes());
+    properties::push_number(&mut text, TRAN_PREPARED_QUEUE_OFFSET, first);
     if let Some(times) = times {
-        properties::push(&mut text, TRANSACTION_CHECK_TIMES, times.to_string().as_bytes());
+        properties::push_number(&mut text, TRANSACTION_CHECK_TIMES, times.into());
     }
     let draft = draft_of(half, facts.tags, &text);
     let placed = owed::store(broker, OwedQueue::Half, &draft, Some(&OwedQueue::Half.done(offset)))?;

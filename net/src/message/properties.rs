@@ -175,6 +175,11 @@ pub fn push(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     out.push(VALUE_END);
 }
 
+/// [`push`] of a number in decimal.
+pub fn push_number(out: &mut Vec<u8>, key: &str, value: i64) {
+    push(out, key, itoa::Buffer::new().format(value).as_bytes());
+}
+
 /// Ends the last pair, which some clients leave open, so that [`push`] may follow.
 pub fn terminate(out: &mut Vec<u8>) {
     if out.last().is_some_and(|byte| *byte != VALUE_END) {
