@@ -7,6 +7,7 @@ use rmq_net::connection::ConnectionMemory;
 
 use crate::broker;
 use crate::filter::FILTERS_BYTES_MAX;
+use crate::owed::soon;
 use crate::request::assignment::WAITING_BYTES_MAX;
 use crate::request::relay::RELAYED_BYTES_MAX;
 use crate::request::reply::PUSHED_BYTES_MAX;
@@ -42,6 +43,8 @@ pub struct MemoryBounds {
     pub pushed: u64,
     /// Compiled filters of pulls that bring their own.
     pub filters: u64,
+    /// Copies of delayed messages that are due within seconds.
+    pub due_soon: u64,
 }
 
 /// What comes on top of [`MemoryBounds`], for people.
@@ -70,13 +73,26 @@ impl MemoryBounds {
             bounds.forwarded = cores * (cores - 1) * broker::FORWARDED_BYTES_MAX as u64;
             bounds.pushed = (PUSHED_BYTES_MAX + RELAYED_BYTES_MAX + WAITING_BYTES_MAX) as u64;
             bounds.filters = cores * FILTERS_BYTES_MAX;
+            bounds.due_soon = cores * soon::BYTES_MAX as u64;
         }
         bounds
     }
 
-    fn parts(&self) -> [(&'static str, u64); 11] {
-        let Self { program, log, read_cache, index, spare, requests, replies, parked, forwarded, pushed, filters } =
-            *self;
+    fn parts(&self) -> [(&'static str, u64); 12] {
+        let Self {
+            program,
+            log,
+            read_cache,
+            index,
+            spare,
+            requests,
+            replies,
+            parked,
+            forwarded,
+            pushed,
+            filters,
+            due_soon,
+        } = *self;
         [
             ("program", program),
             ("log tail", log),
@@ -89,6 +105,7 @@ impl MemoryBounds {
             ("between cores", forwarded),
             ("asked of clients", pushed),
             ("filters", filters),
+            ("due soon", due_soon),
         ]
     }
 

@@ -5,6 +5,8 @@
 //! it is due, what becomes of it and the mark that it is done are one atomic append: nothing is delivered twice or lost,
 //! whenever the process dies. In memory an open message costs 32 bytes.
 
+pub mod soon;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use rmq_engine::commit_log::record::{DUE_PROPERTY, row_code};
@@ -17,6 +19,7 @@ use rmq_net::message::{properties, record};
 use rustc_hash::FxHashMap;
 
 use crate::broker::{Broker, Handled};
+use crate::owed::soon::Soon;
 use crate::request::{check_back, transaction};
 use crate::state::reserved::TIMER_TOPIC;
 
@@ -28,13 +31,19 @@ const TICKET: Ticket = Ticket(0);
 pub const OWED_MAX: usize = 32 << 20;
 /// Most messages that become due in one turn, so that live requests get theirs.
 const DUE_PER_TURN: usize = 256;
+/// The same once they are late: as many as the sends of a turn would only keep the distance.
+const DUE_PER_TURN_LATE: usize = 512;
 /// Those that were done before, as most half messages are, cost next to nothing and do not count, up to here.
 const LOOKED_AT_PER_TURN: usize = 2048;
 /// Most half messages looked at in a millisecond: their producers can be asked a little later, each is stored again for
 /// it, and a core that never rests between them would write live messages in small batches.
 const CHECKS_PER_MS: usize = 8;
+/// How many are taken out of memory at once.
+const TAKEN_TOGETHER: usize = 32;
 /// No more while so many bytes of the log are on their way to the disk.
 const UNDURABLE_BYTES_MAX: u64 = 2 << 20;
+/// How many messages are sorted by their due times in one turn.
+const OPENED_PER_TURN: usize = 4096;
 /// How many messages are read before they are due.
 const READ_AHEAD: usize = 2048;
 const READ_AHEAD_MS: i64 = 500;
@@ -155,12 +164,16 @@ struct Clearing {
 /// Open messages by time.
 #[derive(Default)]
 struct Lane {
-    /// By the second in which it is due; those up to `opened_s` are in `near`.
+    /// By the second in which it is due; those up to `opened_s` are in `near` or `opening`.
     later: BTreeMap<i64, Vec<Open>>,
+    /// On their way to `near`, before their second begins.
+    opening: Vec<Open>,
     near: BTreeMap<(i64, Place), MessageRef>,
     opened_s: i64,
     /// What is late, and goes before all in `near`.
     late: VecDeque<Open>,
+    /// When the first of them was due.
+    late_from_ms: i64,
     /// How many of the first of them were read.
     late_read_count: usize,
     /// Messages up to here were read before they were due, and how many of them still wait.
@@ -182,8 +195,9 @@ impl Kind {
         if queue == OwedQueue::Half { Self::Half } else { Self::Delayed }
     }
 
-    fn per_look(self) -> usize {
+    fn per_look(self, is_late: bool) -> usize {
         match self {
+            Self::Delayed if is_late => DUE_PER_TURN_LATE,
             Self::Delayed => DUE_PER_TURN,
             Self::Half => CHECKS_PER_MS,
         }
@@ -194,6 +208,7 @@ impl Kind {
 pub struct Owed {
     delayed: Lane,
     halves: Lane,
+    soon: Soon,
     /// When half messages were looked at last.
     checked_ms: i64,
     count: usize,
@@ -216,16 +231,14 @@ impl Lane {
         }
     }
 
-    /// The one whose time has come first.
-    fn next_due(&self, now_ms: i64) -> Option<((i64, Place), MessageRef)> {
-        if let Some(open) = self.late.front() {
-            return Some(((open.due_ms, open.place), open.message));
-        }
-        let (key, message) = self.near.first_key_value()?;
-        (key.0 <= now_ms).then_some((*key, *message))
+    /// Those whose time has come, the first ones first; what is late is not mixed with the others.
+    fn due(&self, now_ms: i64) -> impl Iterator<Item = ((i64, Place), MessageRef)> {
+        let late = self.late.iter().map(|open| ((open.due_ms, open.place), open.message));
+        let until = if self.late.is_empty() { (now_ms, Place(u64::MAX)) } else { (i64::MIN, Place(0)) };
+        late.chain(self.near.range(..=until).map(|(key, message)| (*key, *message)))
     }
 
-    /// Takes away what [`next_due`](Self::next_due) gave.
+    /// Takes away the first that [`due`](Self::due) gave.
     fn remove(&mut self, key: (i64, Place)) {
         if self.late.pop_front().is_some() {
             self.late_read_count = self.late_read_count.saturating_sub(1);
@@ -240,7 +253,7 @@ impl Lane {
     /// Puts what is late into the order of the log. A recall stays before what it may take back: it is due at the start of
     /// a span of `span_ms`, the others later in it; and it is over only with the next span.
     fn order_late(&mut self, now_ms: i64, span_ms: i64) {
-        let Some(((first_ms, _), _)) = self.near.first_key_value() else { return };
+        let Some((&(first_ms, _), _)) = self.near.first_key_value() else { return };
         if !self.late.is_empty() || now_ms < first_ms + LATE_MS {
             return;
         }
@@ -260,24 +273,44 @@ impl Lane {
             let starts_span = open.due_ms.rem_euclid(span_ms) == 0;
             (!starts_span, if starts_span { open.due_ms } else { 0 }, open.message.position(), open.place)
         });
-        (self.late, self.late_read_count) = (late.into(), 0);
+        (self.late, self.late_from_ms, self.late_read_count) = (late.into(), first_ms, 0);
     }
 
-    /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due.
+    /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due. A second
+    /// that has not begun is sorted a little in each turn.
     fn open_seconds(&mut self, now_ms: i64) {
-        while self.near.len() < READ_AHEAD
-            && let Some(second) = self.later.first_entry()
-            && *second.key() <= (now_ms + READ_AHEAD_MS).div_euclid(1000)
-        {
+        let key_and_message = |open: Open| ((open.due_ms, open.place), open.message);
+        loop {
+            let begins_ms = self.opened_s.saturating_mul(1000);
+            let at_once =
+                if begins_ms <= now_ms { self.opening.len() } else { OPENED_PER_TURN.min(self.opening.len()) };
+            let rest = self.opening.len() - at_once;
+            self.near.extend(self.opening.drain(rest..).map(key_and_message));
+            let Some(second) = self.later.first_entry().filter(|_| self.opening.is_empty()) else { return };
+            let begins_ms = second.key() * 1000;
+            if now_ms + READ_AHEAD_MS < begins_ms || begins_ms <= now_ms && self.near.len() >= READ_AHEAD {
+                return;
+            }
             let (second, open) = second.remove_entry();
-            self.opened_s = self.opened_s.max(second);
-            self.near.extend(open.into_iter().map(|open| ((open.due_ms, open.place), open.message)));
+            (self.opened_s, self.opening) = (self.opened_s.max(second), open);
+            if now_ms < begins_ms {
+                return;
+            }
         }
+    }
+
+    /// Nothing open was due before; of what is not sorted yet, seconds are known.
+    fn open_from_ms(&self, now_ms: i64) -> i64 {
+        let late_ms = (!self.late.is_empty()).then_some(self.late_from_ms);
+        let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        let opening_ms = (!self.opening.is_empty()).then_some(self.opened_s * 1000);
+        let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000);
+        late_ms.into_iter().chain(near_ms).chain(opening_ms).chain(later_ms).min().unwrap_or(now_ms)
     }
 
     /// When there is something to do next.
     fn next_ms(&self, now_ms: i64) -> Option<i64> {
-        if !self.late.is_empty() {
+        if !self.late.is_empty() || !self.opening.is_empty() {
             return Some(now_ms);
         }
         let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
@@ -297,6 +330,7 @@ impl Owed {
         Self {
             delayed: Lane::default(),
             halves: Lane::default(),
+            soon: Soon::new(soon::BYTES_MAX),
             checked_ms: 0,
             count: 0,
             unread: unread.collect(),
@@ -336,6 +370,16 @@ impl Owed {
     fn remove(&mut self, key: (i64, Place)) {
         self.count -= 1;
         self.lane(Kind::of(key.1.queue())).remove(key);
+    }
+
+    /// The next messages whose time has come, with their copies.
+    fn due_together(&self, kind: Kind, now_ms: i64) -> impl Iterator<Item = ((i64, Place), MessageRef, Option<Slice>)> {
+        let (lane, soon) = match kind {
+            Kind::Delayed => (&self.delayed, Some(&self.soon)),
+            Kind::Half => (&self.halves, None),
+        };
+        let due = lane.due(now_ms).take(TAKEN_TOGETHER);
+        due.map(move |(key, message)| (key, message, soon.and_then(|soon| soon.fetch(key.0, message))))
     }
 
     /// Puts what has come to the front back for another time; it stays open.
@@ -421,10 +465,10 @@ pub fn owed_properties(text: &[u8], skip: &[&str], due_ms: i64, topic: &str, que
     let own = [DUE_PROPERTY, "REAL_TOPIC", "REAL_QID"];
     let is_kept = |key: &[u8]| !own.iter().chain(skip).any(|name| name.as_bytes() == key);
     let mut owed = Vec::with_capacity(text.len() + topic.len() + 128);
-    properties::push(&mut owed, DUE_PROPERTY, due_ms.to_string().as_bytes());
+    properties::push_number(&mut owed, DUE_PROPERTY, due_ms);
     properties::copy_if(text, is_kept, &mut owed);
     properties::push(&mut owed, "REAL_TOPIC", topic.as_bytes());
-    properties::push(&mut owed, "REAL_QID", queue_id.to_string().as_bytes());
+    properties::push_number(&mut owed, "REAL_QID", queue_id.into());
     owed
 }
 
@@ -444,6 +488,12 @@ pub fn store(
     };
     let place = Place::new(queue, placed.queue_offset);
     broker.owed.add(Open { due_ms, place, message: placed.message });
+    // Most half messages are done before they are looked at.
+    if Kind::of(queue) == Kind::Delayed
+        && let Some(record) = broker.shard.just_appended(placed.message)
+    {
+        broker.owed.soon.keep(due_ms, placed.message, record, broker.now_ms);
+    }
     Ok(placed)
 }
 
@@ -495,6 +545,8 @@ pub fn tick(broker: &mut Broker) {
             settle_due(broker, kind);
             read_ahead(broker, kind);
         }
+        let open_from_ms = broker.owed.delayed.open_from_ms(broker.now_ms);
+        broker.owed.soon.forget_before(open_from_ms);
         clear(broker);
     }
 }
@@ -547,48 +599,61 @@ fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read:
 }
 
 fn settle_due(broker: &mut Broker, kind: Kind) {
-    let mut left = kind.per_look();
-    for _ in 0..LOOKED_AT_PER_TURN {
-        let now_ms = broker.now_ms;
-        let Some((key, message)) = broker.owed.lane(kind).next_due(now_ms) else { return };
-        let (_, place) = key;
-        let durable = broker.shard.durable();
-        let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
-        if is_behind || durable.bytes() < message.position().bytes() + u64::from(message.size_bytes()) {
-            broker.owed.is_waiting = true;
+    let is_late = !broker.owed.lane(kind).late.is_empty();
+    let mut left = kind.per_look(is_late);
+    for _ in 0..LOOKED_AT_PER_TURN / TAKEN_TOGETHER {
+        let together: Vec<_> = broker.owed.due_together(kind, broker.now_ms).collect();
+        if together.is_empty() {
             return;
         }
-        let (queue, offset) = (place.queue(), place.offset());
-        if !queue.is_done(&broker.shard, offset) {
-            let Some(fewer) = left.checked_sub(1) else { return };
-            left = fewer;
-            match broker.shard.read_message(message, TICKET) {
-                ReadRecord::Pending => {
-                    broker.owed.is_waiting = true;
-                    return;
-                }
-                ReadRecord::Failed(error) => {
-                    return rest(broker, &format!("a message that is due cannot be read: {error}"));
-                }
-                ReadRecord::NotFound => {
-                    tracing::error!(
-                        core = broker.core,
-                        topic = queue.topic(),
-                        offset,
-                        "a message that is due is damaged"
-                    );
-                    if give_up(broker, queue, offset) == Handled::Full {
-                        return;
-                    }
-                }
-                ReadRecord::Found(slice) => {
-                    if settle(broker, queue, offset, message, &slice) == Handled::Full {
-                        return;
-                    }
-                }
+        for (key, message, copy) in &together {
+            if settle_one(broker, *key, *message, copy.as_ref(), &mut left) == Handled::Full {
+                return;
             }
+            broker.owed.remove(*key);
         }
-        broker.owed.remove(key);
+    }
+}
+
+/// `Full`: it is not its turn, or the disk has to do something first.
+fn settle_one(
+    broker: &mut Broker,
+    (_, place): (i64, Place),
+    message: MessageRef,
+    copy: Option<&Slice>,
+    left: &mut usize,
+) -> Handled {
+    let durable = broker.shard.durable();
+    let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
+    if is_behind || durable.bytes() < message.position().bytes() + u64::from(message.size_bytes()) {
+        broker.owed.is_waiting = true;
+        return Handled::Full;
+    }
+    let (queue, offset) = (place.queue(), place.offset());
+    if queue.is_done(&broker.shard, offset) {
+        return Handled::Taken;
+    }
+    let Some(fewer) = left.checked_sub(1) else { return Handled::Full };
+    *left = fewer;
+    let read = match copy {
+        Some(copy) => ReadRecord::Found(copy.clone()),
+        None => broker.shard.read_message(message, TICKET),
+    };
+    match read {
+        ReadRecord::Pending => {
+            broker.owed.is_waiting = true;
+            Handled::Full
+        }
+        ReadRecord::Failed(error) => {
+            rest(broker, &format!("a message that is due cannot be read: {error}"));
+            Handled::Full
+        }
+        ReadRecord::NotFound => {
+            let topic = queue.topic();
+            tracing::error!(core = broker.core, topic, offset, "a message that is due is damaged");
+            give_up(broker, queue, offset)
+        }
+        ReadRecord::Found(slice) => settle(broker, queue, offset, message, &slice),
     }
 }
 
@@ -672,8 +737,8 @@ fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
         return properties::copy_without(record.properties, &[DUE_PROPERTY], text);
     }
     properties::copy_without(record.properties, &[DUE_PROPERTY, "TIMER_ENQUEUE_MS", "TIMER_DEQUEUE_MS"], text);
-    properties::push(text, "TIMER_ENQUEUE_MS", record.store_timestamp.to_string().as_bytes());
-    properties::push(text, "TIMER_DEQUEUE_MS", now_ms.to_string().as_bytes());
+    properties::push_number(text, "TIMER_ENQUEUE_MS", record.store_timestamp);
+    properties::push_number(text, "TIMER_DEQUEUE_MS", now_ms);
 }
 
 /// A recall comes first in its span of time, takes away what it names, and goes when the span is over.
@@ -712,7 +777,8 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
     if !lane.late.is_empty() {
         let until = lane.late.len().min(READ_AHEAD);
         if lane.late_read_count <= until / 2 {
-            messages.extend(lane.late.range(lane.late_read_count..until).map(|open| (open.place, open.message)));
+            let late = lane.late.range(lane.late_read_count..until);
+            messages.extend(late.map(|open| ((open.due_ms, open.place), open.message)));
             lane.late_read_count = until;
         }
     } else if lane.read_count <= READ_AHEAD / 2 {
@@ -724,12 +790,14 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
             ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - lane.read_count)
         {
             lane.read_up_to = *key;
-            messages.push((key.1, *message));
+            messages.push((*key, *message));
         }
         lane.read_count += messages.len();
     }
-    let is_open = |place: &Place| !place.queue().is_done(&broker.shard, place.offset());
-    let mut open: Vec<_> = messages.iter().filter(|(place, _)| is_open(place)).map(|(_, message)| *message).collect();
+    messages.retain(|((due_ms, place), message)| {
+        !broker.owed.soon.has(*due_ms, *message) && !place.queue().is_done(&broker.shard, place.offset())
+    });
+    let mut open: Vec<_> = messages.into_iter().map(|(_, message)| message).collect();
     if !open.is_empty() {
         broker.shard.read_soon(&mut open);
     }

@@ -36,7 +36,7 @@ mod snapshot;
 mod storage;
 pub mod store_dir;
 
-pub use buffer::{SharedBuffer, Slice, UniqueBuffer, WriteBytes};
+pub use buffer::{BufferPool, FillingBuffer, SharedBuffer, Slice, UniqueBuffer, WriteBytes};
 pub use commit_log::batch::{BatchError, BatchHeader, Proof};
 pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
 pub use config::{Durability, Geometry, ShardConfig, ShardMemory};

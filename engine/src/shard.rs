@@ -142,6 +142,11 @@ impl Shard {
         self.log.appended_end()
     }
 
+    /// The record of a message whose batch is still open: of the one appended last.
+    pub fn just_appended(&self, message: MessageRef) -> Option<&[u8]> {
+        self.log.in_open_batch(message.position, message.size_bytes)
+    }
+
     /// Whether a failed write has ended this shard's appends until the next start.
     pub fn is_poisoned(&self) -> bool {
         self.poison.is_some()

@@ -379,6 +379,13 @@ impl LogWriter {
         self.spare_touched.push(touched);
     }
 
+    /// The bytes at `position`, if they are in the open batch.
+    pub fn in_open_batch(&self, position: u64, len: u32) -> Option<&[u8]> {
+        let (batch, chunk) = (self.batch.as_ref()?, self.chunk.as_ref()?);
+        let end = position + u64::from(len);
+        (batch.start <= position && end <= batch.end).then(|| chunk.buffer.bytes(chunk.at(position)..chunk.at(end)))
+    }
+
     /// What is sealed of the open chunk from `position` on, if that is there.
     pub fn rest_of_chunk(&self, position: u64) -> Option<Slice> {
         let end = self.chunk.as_ref()?.end().min(self.sealed_end);
