@@ -764,6 +764,7 @@ impl Broker {
     /// while.
     pub fn release_spare_buffers(&mut self) {
         self.shard.release_spare_buffers();
+        self.owed.release_spare_buffers();
         self.spare_requests = Vec::new();
         self.spare_replies = Vec::new();
         self.waiting_for_log.shrink_to_fit();

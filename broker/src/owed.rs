@@ -19,7 +19,7 @@ use rmq_net::message::{properties, record};
 use rustc_hash::FxHashMap;
 
 use crate::broker::{Broker, Handled};
-use crate::owed::soon::Soon;
+use crate::owed::soon::{CopyPlace, Soon};
 use crate::request::{check_back, transaction};
 use crate::state::reserved::TIMER_TOPIC;
 
@@ -30,9 +30,9 @@ const TICKET: Ticket = Ticket(0);
 /// How many messages may be owed by one core: 1 GiB of memory.
 pub const OWED_MAX: usize = 32 << 20;
 /// Most messages that become due in one turn, so that live requests get theirs.
-const DUE_PER_TURN: usize = 256;
+const DUE_PER_TURN: usize = 128;
 /// The same once they are late: as many as the sends of a turn would only keep the distance.
-const DUE_PER_TURN_LATE: usize = 512;
+const DUE_PER_TURN_LATE: usize = 256;
 /// Those that were done before, as most half messages are, cost next to nothing and do not count, up to here.
 const LOOKED_AT_PER_TURN: usize = 2048;
 /// Most half messages looked at in a millisecond: their producers can be asked a little later, each is stored again for
@@ -137,13 +137,50 @@ impl Place {
     }
 }
 
-struct Open {
-    due_ms: i64,
-    place: Place,
+/// Due time and place: the order in which messages are delivered.
+type Key = (i64, Place);
+
+#[derive(Clone, Copy)]
+pub struct Open {
+    key: Key,
     message: MessageRef,
+    copy: Option<CopyPlace>,
 }
 
-const _: () = assert!(size_of::<Open>() == 32, "what an owed message costs");
+/// An open message among those of the same second.
+struct OpenInSecond {
+    place: Place,
+    message: MessageRef,
+    ms: u16,
+    copy: Option<CopyPlace>,
+}
+
+const _: () = assert!(size_of::<OpenInSecond>() == 32, "what an owed message costs");
+
+impl Open {
+    fn new(due_ms: i64, queue: OwedQueue, offset: i64, message: MessageRef) -> Self {
+        Self { key: (due_ms, Place::new(queue, offset)), message, copy: None }
+    }
+
+    fn due_ms(&self) -> i64 {
+        self.key.0
+    }
+
+    fn place(&self) -> Place {
+        self.key.1
+    }
+}
+
+impl OpenInSecond {
+    fn new(Open { key: (due_ms, place), message, copy }: Open) -> Self {
+        Self { place, message, ms: due_ms.rem_euclid(1000) as u16, copy }
+    }
+
+    fn open(self, second: i64) -> Open {
+        let Self { place, message, ms, copy } = self;
+        Open { key: (second * 1000 + i64::from(ms), place), message, copy }
+    }
+}
 
 /// Rows of a queue that were there at the start and have not been looked at.
 struct Unread {
@@ -165,10 +202,10 @@ struct Clearing {
 #[derive(Default)]
 struct Lane {
     /// By the second in which it is due; those up to `opened_s` are in `near` or `opening`.
-    later: BTreeMap<i64, Vec<Open>>,
+    later: BTreeMap<i64, Vec<OpenInSecond>>,
     /// On their way to `near`, before their second begins.
-    opening: Vec<Open>,
-    near: BTreeMap<(i64, Place), MessageRef>,
+    opening: Vec<OpenInSecond>,
+    near: BTreeMap<Key, (MessageRef, Option<CopyPlace>)>,
     opened_s: i64,
     /// What is late, and goes before all in `near`.
     late: VecDeque<Open>,
@@ -177,7 +214,7 @@ struct Lane {
     /// How many of the first of them were read.
     late_read_count: usize,
     /// Messages up to here were read before they were due, and how many of them still wait.
-    read_up_to: (i64, Place),
+    read_up_to: Key,
     read_count: usize,
 }
 
@@ -223,23 +260,27 @@ pub struct Owed {
 
 impl Lane {
     fn add(&mut self, open: Open) {
-        let second = open.due_ms.div_euclid(1000);
+        let second = open.due_ms().div_euclid(1000);
         if second <= self.opened_s {
-            self.near.insert((open.due_ms, open.place), open.message);
+            self.near.insert(open.key, (open.message, open.copy));
         } else {
-            self.later.entry(second).or_default().push(open);
+            self.later.entry(second).or_default().push(OpenInSecond::new(open));
         }
     }
 
     /// Those whose time has come, the first ones first; what is late is not mixed with the others.
-    fn due(&self, now_ms: i64) -> impl Iterator<Item = ((i64, Place), MessageRef)> {
-        let late = self.late.iter().map(|open| ((open.due_ms, open.place), open.message));
+    fn due(&self, now_ms: i64) -> impl Iterator<Item = Open> {
         let until = if self.late.is_empty() { (now_ms, Place(u64::MAX)) } else { (i64::MIN, Place(0)) };
-        late.chain(self.near.range(..=until).map(|(key, message)| (*key, *message)))
+        let near = self.near.range(..=until);
+        self.late.iter().copied().chain(near.map(|(key, (message, copy))| Open {
+            key: *key,
+            message: *message,
+            copy: *copy,
+        }))
     }
 
     /// Takes away the first that [`due`](Self::due) gave.
-    fn remove(&mut self, key: (i64, Place)) {
+    fn remove(&mut self, key: Key) {
         if self.late.pop_front().is_some() {
             self.late_read_count = self.late_read_count.saturating_sub(1);
             return;
@@ -263,15 +304,15 @@ impl Lane {
             && let Some(entry) = self.near.first_entry()
             && entry.key().0 <= until_ms
         {
-            let ((due_ms, place), message) = entry.remove_entry();
-            if (due_ms, place) <= self.read_up_to {
+            let (key, (message, copy)) = entry.remove_entry();
+            if key <= self.read_up_to {
                 self.read_count = self.read_count.saturating_sub(1);
             }
-            late.push(Open { due_ms, place, message });
+            late.push(Open { key, message, copy });
         }
         late.sort_unstable_by_key(|open| {
-            let starts_span = open.due_ms.rem_euclid(span_ms) == 0;
-            (!starts_span, if starts_span { open.due_ms } else { 0 }, open.message.position(), open.place)
+            let starts_span = open.due_ms().rem_euclid(span_ms) == 0;
+            (!starts_span, if starts_span { open.due_ms() } else { 0 }, open.message.position(), open.place())
         });
         (self.late, self.late_from_ms, self.late_read_count) = (late.into(), first_ms, 0);
     }
@@ -279,20 +320,21 @@ impl Lane {
     /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due. A second
     /// that has not begun is sorted a little in each turn.
     fn open_seconds(&mut self, now_ms: i64) {
-        let key_and_message = |open: Open| ((open.due_ms, open.place), open.message);
         loop {
+            let second = self.opened_s;
             let begins_ms = self.opened_s.saturating_mul(1000);
             let at_once =
                 if begins_ms <= now_ms { self.opening.len() } else { OPENED_PER_TURN.min(self.opening.len()) };
             let rest = self.opening.len() - at_once;
-            self.near.extend(self.opening.drain(rest..).map(key_and_message));
+            let opened = self.opening.drain(rest..).map(|open| open.open(second));
+            self.near.extend(opened.map(|open| (open.key, (open.message, open.copy))));
             let Some(second) = self.later.first_entry().filter(|_| self.opening.is_empty()) else { return };
             let begins_ms = second.key() * 1000;
             if now_ms + READ_AHEAD_MS < begins_ms || begins_ms <= now_ms && self.near.len() >= READ_AHEAD {
                 return;
             }
             let (second, open) = second.remove_entry();
-            (self.opened_s, self.opening) = (self.opened_s.max(second), open);
+            (self.opened_s, self.opening) = (second, open);
             if now_ms < begins_ms {
                 return;
             }
@@ -350,6 +392,10 @@ impl Owed {
         self.count >= OWED_MAX
     }
 
+    pub fn release_spare_buffers(&mut self) {
+        self.soon.release_spare_buffers();
+    }
+
     fn is_idle(&self) -> bool {
         self.count == 0 && self.unread.is_empty()
     }
@@ -363,28 +409,33 @@ impl Owed {
 
     fn add(&mut self, open: Open) {
         self.count += 1;
-        self.lane(Kind::of(open.place.queue())).add(open);
+        self.lane(Kind::of(open.place().queue())).add(open);
     }
 
     /// Takes away what is first in its lane.
-    fn remove(&mut self, key: (i64, Place)) {
+    fn remove(&mut self, key: Key) {
         self.count -= 1;
         self.lane(Kind::of(key.1.queue())).remove(key);
     }
 
     /// The next messages whose time has come, with their copies.
-    fn due_together(&self, kind: Kind, now_ms: i64) -> impl Iterator<Item = ((i64, Place), MessageRef, Option<Slice>)> {
-        let (lane, soon) = match kind {
-            Kind::Delayed => (&self.delayed, Some(&self.soon)),
-            Kind::Half => (&self.halves, None),
+    fn due_together(&self, kind: Kind, now_ms: i64) -> impl Iterator<Item = (Open, Option<Slice>)> {
+        let lane = match kind {
+            Kind::Delayed => &self.delayed,
+            Kind::Half => &self.halves,
         };
-        let due = lane.due(now_ms).take(TAKEN_TOGETHER);
-        due.map(move |(key, message)| (key, message, soon.and_then(|soon| soon.fetch(key.0, message))))
+        lane.due(now_ms).take(TAKEN_TOGETHER).map(|open| (open, self.soon.fetch(&open)))
+    }
+
+    /// Whether somebody else may have done with the message: with a half message its producer has, with the others only the
+    /// move to the end of the log.
+    fn may_be_done(&self, open: &Open) -> bool {
+        open.place().queue() == OwedQueue::Half || open.message.position().bytes() < self.clearing.wanted
     }
 
     /// Puts what has come to the front back for another time; it stays open.
     pub fn postpone(&mut self, queue: OwedQueue, offset: i64, due_ms: i64, message: MessageRef) {
-        self.add(Open { due_ms, place: Place::new(queue, offset), message });
+        self.add(Open::new(due_ms, queue, offset, message));
     }
 
     /// In how many milliseconds there is something to do; `None` while nothing is owed or the disk is waited for.
@@ -486,14 +537,14 @@ pub fn store(
         None => broker.shard.append(&draft, broker.now_ms)?,
         Some(done) => broker.shard.append_consuming(&draft, done, broker.now_ms)?,
     };
-    let place = Place::new(queue, placed.queue_offset);
-    broker.owed.add(Open { due_ms, place, message: placed.message });
+    let mut open = Open::new(due_ms, queue, placed.queue_offset, placed.message);
     // Most half messages are done before they are looked at.
     if Kind::of(queue) == Kind::Delayed
         && let Some(record) = broker.shard.just_appended(placed.message)
     {
-        broker.owed.soon.keep(due_ms, placed.message, record, broker.now_ms);
+        open.copy = broker.owed.soon.keep(due_ms, record, broker.now_ms);
     }
+    broker.owed.add(open);
     Ok(placed)
 }
 
@@ -561,11 +612,11 @@ fn read_rows(broker: &mut Broker) {
         let (queue, from, end) = (*queue, *next, *end);
         let mut rows = Vec::new();
         let read = broker.shard.rows(queue.topic(), queue.queue_id(), from, TICKET, |offset, due_ms, message| {
-            rows.push(Open { due_ms, place: Place::new(queue, offset), message });
+            rows.push(Open::new(due_ms, queue, offset, message));
         });
         let Some(next) = settle_rows(broker, queue, from, end, read) else { return };
-        for open in rows.into_iter().filter(|open| open.place.offset() < end) {
-            if !queue.is_done(&broker.shard, open.place.offset()) {
+        for open in rows.into_iter().filter(|open| open.place().offset() < end) {
+            if !queue.is_done(&broker.shard, open.place().offset()) {
                 broker.owed.add(open);
             }
         }
@@ -606,37 +657,32 @@ fn settle_due(broker: &mut Broker, kind: Kind) {
         if together.is_empty() {
             return;
         }
-        for (key, message, copy) in &together {
-            if settle_one(broker, *key, *message, copy.as_ref(), &mut left) == Handled::Full {
+        for (open, copy) in together {
+            if settle_one(broker, &open, copy, &mut left) == Handled::Full {
                 return;
             }
-            broker.owed.remove(*key);
+            broker.owed.remove(open.key);
         }
     }
 }
 
 /// `Full`: it is not its turn, or the disk has to do something first.
-fn settle_one(
-    broker: &mut Broker,
-    (_, place): (i64, Place),
-    message: MessageRef,
-    copy: Option<&Slice>,
-    left: &mut usize,
-) -> Handled {
+fn settle_one(broker: &mut Broker, open: &Open, copy: Option<Slice>, left: &mut usize) -> Handled {
+    let message = open.message;
     let durable = broker.shard.durable();
     let is_behind = broker.shard.appended().bytes() - durable.bytes() > UNDURABLE_BYTES_MAX;
     if is_behind || durable.bytes() < message.position().bytes() + u64::from(message.size_bytes()) {
         broker.owed.is_waiting = true;
         return Handled::Full;
     }
-    let (queue, offset) = (place.queue(), place.offset());
-    if queue.is_done(&broker.shard, offset) {
+    let (queue, offset) = (open.place().queue(), open.place().offset());
+    if broker.owed.may_be_done(open) && queue.is_done(&broker.shard, offset) {
         return Handled::Taken;
     }
     let Some(fewer) = left.checked_sub(1) else { return Handled::Full };
     *left = fewer;
     let read = match copy {
-        Some(copy) => ReadRecord::Found(copy.clone()),
+        Some(copy) => ReadRecord::Found(copy),
         None => broker.shard.read_message(message, TICKET),
     };
     match read {
@@ -777,29 +823,28 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
     if !lane.late.is_empty() {
         let until = lane.late.len().min(READ_AHEAD);
         if lane.late_read_count <= until / 2 {
-            let late = lane.late.range(lane.late_read_count..until);
-            messages.extend(late.map(|open| ((open.due_ms, open.place), open.message)));
+            messages.extend(lane.late.range(lane.late_read_count..until));
             lane.late_read_count = until;
         }
     } else if lane.read_count <= READ_AHEAD / 2 {
-        let is_next = |key: &(i64, Place), message: &MessageRef| {
+        let is_next = |key: &Key, message: &MessageRef| {
             key.0 <= until_ms && message.position().bytes() + u64::from(message.size_bytes()) <= durable
         };
         let ahead = lane.near.range((Excluded(lane.read_up_to), Unbounded));
-        for (key, message) in
-            ahead.take_while(|(key, message)| is_next(key, message)).take(READ_AHEAD - lane.read_count)
+        for (key, (message, copy)) in
+            ahead.take_while(|(key, (message, _))| is_next(key, message)).take(READ_AHEAD - lane.read_count)
         {
             lane.read_up_to = *key;
-            messages.push((*key, *message));
+            messages.push(Open { key: *key, message: *message, copy: *copy });
         }
         lane.read_count += messages.len();
     }
-    messages.retain(|((due_ms, place), message)| {
-        !broker.owed.soon.has(*due_ms, *message) && !place.queue().is_done(&broker.shard, place.offset())
+    messages.retain(|open| {
+        !broker.owed.soon.has(open) && !open.place().queue().is_done(&broker.shard, open.place().offset())
     });
-    let mut open: Vec<_> = messages.into_iter().map(|(_, message)| message).collect();
-    if !open.is_empty() {
-        broker.shard.read_soon(&mut open);
+    let mut wanted: Vec<_> = messages.into_iter().map(|open| open.message).collect();
+    if !wanted.is_empty() {
+        broker.shard.read_soon(&mut wanted);
     }
 }
 
