@@ -140,6 +140,7 @@ impl Place {
 /// Due time and place: the order in which messages are delivered.
 type Key = (i64, Place);
 
+/// A message that waits for its time.
 #[derive(Clone, Copy)]
 pub struct Open {
     key: Key,

@@ -131,6 +131,21 @@ fn a_timer_is_delivered_at_its_millisecond() {
 }
 
 #[test]
+fn ten_thousand_timers_of_a_second_come_each_at_its_millisecond() {
+    let mut cores = Cores::new(1);
+    let start_ms = cores.now_ms;
+    for number in 0..10_000 {
+        send(&mut cores, 0, &[("TIMER_DELAY_MS", &(2000 + number % 1000).to_string())], "x");
+    }
+    // Half a second before, sorting them begins.
+    for (after_ms, count) in [(1400, 0), (1600, 0), (1999, 0), (2000, 10), (2499, 5000), (2998, 9990), (2999, 10_000)] {
+        at(&mut cores, start_ms + after_ms);
+        assert_eq!(cores.broker(0).shard.bounds("T", 0).max, count, "{after_ms}");
+    }
+    assert_eq!(cores.broker(0).owed.count(), 0);
+}
+
+#[test]
 fn timers_too_far_away_or_without_a_number_are_refused_with_the_limit() {
     let mut cores = Cores::with_config(1, &[("timerMaxDelaySec", "60")]);
     for asked in [
