@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rmq_engine::commit_log::record::{DUE_PROPERTY, row_code};
 use rmq_engine::{
-    AppendError, Done, LogPosition, MessageDraft, MessageRef, Placed, ReadRecord, Rows, Shard, Slice, Ticket,
+    AppendError, Done, LogPosition, MessageDraft, MessageKeys, MessageRef, Placed, ReadRecord, Rows, Shard, Slice,
+    Ticket,
 };
 use rmq_net::message::names::{SCHEDULE_TOPIC, TRANS_HALF_TOPIC};
-use rmq_net::message::tags::tags_code;
 use rmq_net::message::{properties, record};
 use rustc_hash::FxHashMap;
 
@@ -467,7 +467,6 @@ impl Owed {
 /// What the properties of an owed message say, read in one walk; of a key given twice the last one counts.
 #[derive(Default)]
 pub struct Facts<'a> {
-    pub tags: Option<&'a str>,
     pub unique_key: Option<&'a str>,
     /// Where the message is to go.
     pub real_topic: Option<&'a str>,
@@ -491,7 +490,6 @@ impl<'a> Facts<'a> {
         let text_of = |value| std::str::from_utf8(value).ok();
         for (key, value) in properties::iter(text) {
             match key {
-                b"TAGS" => facts.tags = text_of(value),
                 b"UNIQ_KEY" => facts.unique_key = text_of(value),
                 b"REAL_TOPIC" => facts.real_topic = text_of(value),
                 b"REAL_QID" => facts.real_queue = text_of(value).and_then(|id| id.parse().ok()),
@@ -532,8 +530,8 @@ pub fn store(
     draft: &MessageDraft<'_>,
     instead_of: Option<&Done<'_>>,
 ) -> Result<Placed, AppendError> {
-    let due_ms = row_code(draft.properties);
-    let draft = MessageDraft { topic: queue.topic(), queue_id: queue.queue_id(), tags_code: due_ms, ..*draft };
+    let due_ms = row_code(draft.properties, &draft.keys);
+    let draft = MessageDraft { topic: queue.topic(), queue_id: queue.queue_id(), ..*draft };
     let placed = match instead_of {
         None => broker.shard.append(&draft, broker.now_ms)?,
         Some(done) => broker.shard.append_consuming(&draft, done, broker.now_ms)?,
@@ -549,8 +547,8 @@ pub fn store(
     Ok(placed)
 }
 
-/// A stored message, to be stored once more with these properties, which have these tags; where is up to the caller.
-pub fn draft_of<'a>(record: &record::Record<'a>, tags: Option<&str>, properties: &'a [u8]) -> MessageDraft<'a> {
+/// A stored message, to be stored once more with these properties; where is up to the caller.
+pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> MessageDraft<'a> {
     MessageDraft {
         topic: record.topic,
         queue_id: record.queue_id as u32,
@@ -563,12 +561,13 @@ pub fn draft_of<'a>(record: &record::Record<'a>, tags: Option<&str>, properties:
         prepared_transaction_offset: record.prepared_transaction_offset,
         body: record.body,
         properties,
-        tags_code: tags.map_or(0, tags_code),
+        keys: MessageKeys::of(properties),
     }
 }
 
 /// A message that has come to its time.
 pub struct Due<'a> {
+    pub due_ms: i64,
     pub queue: OwedQueue,
     pub offset: i64,
     pub message: MessageRef,
@@ -682,37 +681,41 @@ fn settle_one(broker: &mut Broker, open: &Open, copy: Option<Slice>, left: &mut 
     }
     let Some(fewer) = left.checked_sub(1) else { return Handled::Full };
     *left = fewer;
-    let read = match copy {
-        Some(copy) => ReadRecord::Found(copy),
-        None => broker.shard.read_message(message, TICKET),
+    let slice = match copy {
+        Some(copy) => copy,
+        None => match read(broker, queue, offset, message) {
+            Ok(slice) => slice,
+            Err(handled) => return handled,
+        },
     };
-    match read {
-        ReadRecord::Pending => {
-            broker.owed.is_waiting = true;
-            Handled::Full
-        }
-        ReadRecord::Failed(error) => {
-            rest(broker, &format!("a message that is due cannot be read: {error}"));
-            Handled::Full
-        }
-        ReadRecord::NotFound => {
-            let topic = queue.topic();
-            tracing::error!(core = broker.core, topic, offset, "a message that is due is damaged");
-            give_up(broker, queue, offset)
-        }
-        ReadRecord::Found(slice) => settle(broker, queue, offset, message, &slice),
-    }
-}
-
-fn settle(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef, slice: &Slice) -> Handled {
     let Ok(record) = record::decode(slice.as_ref()) else { return give_up(broker, queue, offset) };
     let facts = Facts::of(record.properties);
-    let due = Due { queue, offset, message, record, facts };
+    let due = Due { due_ms: open.due_ms(), queue, offset, message, record, facts };
     match queue {
         OwedQueue::Timer if due.facts.recalls.is_some() => recall(broker, &due),
         OwedQueue::Timer if is_recalled(broker, &due) => give_up(broker, queue, offset),
         OwedQueue::Timer | OwedQueue::Level(_) => deliver(broker, &due),
         OwedQueue::Half => check_back::check(broker, &due),
+    }
+}
+
+/// The record of an owed message, or what there is to do without it.
+fn read(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef) -> Result<Slice, Handled> {
+    match broker.shard.read_message(message, TICKET) {
+        ReadRecord::Found(slice) => Ok(slice),
+        ReadRecord::Pending => {
+            broker.owed.is_waiting = true;
+            Err(Handled::Full)
+        }
+        ReadRecord::Failed(error) => {
+            rest(broker, &format!("an owed message cannot be read: {error}"));
+            Err(Handled::Full)
+        }
+        ReadRecord::NotFound => {
+            let topic = queue.topic();
+            tracing::error!(core = broker.core, topic, offset, "an owed message is damaged and is given up");
+            Err(give_up(broker, queue, offset))
+        }
     }
 }
 
@@ -763,7 +766,7 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
     let mut text = std::mem::take(&mut broker.scratch);
     text.clear();
     delivered_properties(&mut text, due, broker.now_ms);
-    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, facts.tags, &text) };
+    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, &text) };
     let appended = broker.shard.append_consuming(&draft, &queue.done(*offset), broker.now_ms);
     if appended.is_ok() && broker.config.enable_schedule_message_stats {
         broker.counters.put(topic, 1, record.body.len() as u64);
@@ -799,7 +802,7 @@ fn recall(broker: &mut Broker, due: &Due<'_>) -> Handled {
         }
         return handled;
     }
-    let over_ms = row_code(due.record.properties) + broker.config.timer_precision_ms + 1;
+    let over_ms = due.due_ms + broker.config.timer_precision_ms + 1;
     broker.owed.recalled.insert(key.into(), due.offset);
     broker.owed.postpone(due.queue, due.offset, over_ms, due.message);
     Handled::Taken
@@ -862,18 +865,19 @@ fn clear(broker: &mut Broker) {
         let Some(Unread { queue, next, end }) = broker.owed.clearing.unread.front() else { break };
         let (queue, from, end) = (*queue, *next, *end);
         let mut first = None;
-        let read = broker.shard.rows(queue.topic(), queue.queue_id(), from, TICKET, |offset, _, message| {
-            first = first.or(Some((offset, message)));
+        let read = broker.shard.rows(queue.topic(), queue.queue_id(), from, TICKET, |offset, due_ms, message| {
+            first = first.or(Some((offset, due_ms, message)));
         });
         let Some(past) = settle_rows(broker, queue, from, end, read) else { return };
         let is_over = past >= end && first.is_none();
-        let Some((offset, message)) = first.filter(|(offset, message)| {
+        let Some((offset, due_ms, message)) = first.filter(|(offset, _, message)| {
             !is_over && *offset < end && message.position().bytes() < broker.owed.clearing.wanted
         }) else {
             broker.owed.clearing.unread.pop_front();
             continue;
         };
-        if !queue.is_done(&broker.shard, offset) && move_to_end(broker, queue, offset, message) == Handled::Full {
+        if !queue.is_done(&broker.shard, offset) && move_to_end(broker, queue, offset, due_ms, message) == Handled::Full
+        {
             return;
         }
         if let Some(unread) = broker.owed.clearing.unread.front_mut() {
@@ -885,31 +889,22 @@ fn clear(broker: &mut Broker) {
     }
 }
 
-fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, message: MessageRef) -> Handled {
-    match broker.shard.read_message(message, TICKET) {
-        ReadRecord::Pending => {
-            broker.owed.is_waiting = true;
-            Handled::Full
-        }
-        ReadRecord::Failed(error) => {
-            rest(broker, &format!("an owed message cannot be read: {error}"));
-            Handled::Full
-        }
-        ReadRecord::NotFound => Handled::Taken,
-        ReadRecord::Found(slice) => {
-            let Ok(record) = record::decode(slice.as_ref()) else { return Handled::Taken };
+fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, due_ms: i64, message: MessageRef) -> Handled {
+    let slice = match read(broker, queue, offset, message) {
+        Ok(slice) => slice,
+        Err(handled) => return handled,
+    };
+    let Ok(record) = record::decode(slice.as_ref()) else { return give_up(broker, queue, offset) };
+    let moved = match queue {
+        OwedQueue::Half => {
             let facts = Facts::of(record.properties);
-            let moved = match queue {
-                OwedQueue::Half => {
-                    transaction::put_back(broker, &record, &facts, offset, None, row_code(record.properties))
-                }
-                _ => store(broker, queue, &draft_of(&record, facts.tags, record.properties), Some(&queue.done(offset))),
-            };
-            match moved {
-                Ok(_) => Handled::Taken,
-                Err(error) => not_stored(broker, queue, offset, &error),
-            }
+            transaction::put_back(broker, &record, &facts, offset, None, due_ms)
         }
+        _ => store(broker, queue, &draft_of(&record, record.properties), Some(&queue.done(offset))),
+    };
+    match moved {
+        Ok(_) => Handled::Taken,
+        Err(error) => not_stored(broker, queue, offset, &error),
     }
 }
 

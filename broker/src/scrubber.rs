@@ -205,7 +205,7 @@ impl SegmentSource for Paced<'_> {
 mod tests {
     use rmq_engine::memory::MemoryStorage;
     use rmq_engine::store_dir::{StoreDir, StoreOptions};
-    use rmq_engine::{MessageDraft, ShardConfig};
+    use rmq_engine::{MessageDraft, MessageKeys, ShardConfig};
 
     use super::*;
 
@@ -235,7 +235,7 @@ mod tests {
                 prepared_transaction_offset: 0,
                 body: &[7; 1000],
                 properties: b"",
-                tags_code: 0,
+                keys: MessageKeys::default(),
             };
             shard.append(&draft, 1).expect("there is room");
             storage.settle(&mut shard, 1);

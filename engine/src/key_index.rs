@@ -29,6 +29,9 @@ pub enum KeyKind {
 }
 
 /// The properties a message can be found by; of each, the last pair that counts.
+///
+/// RocketMQ: pairs end at 0x02; one shorter than 3 bytes, without 0x01, or with an empty key or value is dropped; the last
+/// pair needs no end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageKeys<'a> {
     unique: Option<&'a [u8]>,
@@ -39,22 +42,34 @@ pub struct MessageKeys<'a> {
 impl<'a> MessageKeys<'a> {
     pub fn of(properties: &'a [u8]) -> Self {
         let mut keys = Self::default();
-        let ends = memchr::memchr_iter(2, properties).chain([properties.len()]);
         let mut start = 0;
-        for end in ends {
-            let pair = &properties[start..end];
+        for end in memchr::memchr_iter(2, properties).chain([properties.len()]) {
+            keys.note(&properties[start..end]);
             start = end + 1;
-            let (place, value) = match pair.first() {
-                Some(b'U') => (&mut keys.unique, pair.strip_prefix(b"UNIQ_KEY\x01")),
-                Some(b'K') => (&mut keys.words, pair.strip_prefix(b"KEYS\x01")),
-                Some(b'T') => (&mut keys.tag, pair.strip_prefix(b"TAGS\x01")),
-                _ => continue,
-            };
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                *place = Some(value);
-            }
         }
         keys
+    }
+
+    /// Takes in the next pair, without its end. Whether it is one of these.
+    #[inline]
+    pub fn note(&mut self, pair: &'a [u8]) -> bool {
+        let (place, value) = match pair.first() {
+            Some(b'U') => (&mut self.unique, pair.strip_prefix(b"UNIQ_KEY\x01")),
+            Some(b'K') => (&mut self.words, pair.strip_prefix(b"KEYS\x01")),
+            Some(b'T') => (&mut self.tag, pair.strip_prefix(b"TAGS\x01")),
+            _ => return false,
+        };
+        let value = value.filter(|value| !value.is_empty());
+        *place = value.or(*place);
+        value.is_some()
+    }
+
+    pub fn unique(&self) -> Option<&'a [u8]> {
+        self.unique
+    }
+
+    pub fn tag(&self) -> Option<&'a [u8]> {
+        self.tag
     }
 
     /// The words of `KEYS`, which spaces part.
@@ -207,6 +222,8 @@ pub(crate) struct KeyIndex {
     first_run: u64,
     open: Vec<KeyRow>,
     open_times: TimeSpan,
+    /// Where a run is sorted: its memory is kept, for new memory costs as much as the sorting.
+    sorted: Vec<KeyRow>,
     rows_max: usize,
     is_enabled: bool,
     /// Rows before this position of the log are in already.
@@ -221,6 +238,7 @@ impl KeyIndex {
             first_run: 0,
             open: Vec::new(),
             open_times: TimeSpan::NEVER,
+            sorted: Vec::new(),
             rows_max,
             is_enabled,
             seen_until: 0,
@@ -237,7 +255,7 @@ impl KeyIndex {
     pub fn add(
         &mut self,
         topic: TopicHash,
-        properties: &[u8],
+        keys: &MessageKeys<'_>,
         position: u64,
         store_time_ms: i64,
         pages: &mut IndexPages,
@@ -246,7 +264,7 @@ impl KeyIndex {
         if !self.is_enabled || is_seen {
             return;
         }
-        for hash in MessageKeys::of(properties).hashes(topic) {
+        for hash in keys.hashes(topic) {
             self.open.push(KeyRow { position, hash });
             self.open_times.add(store_time_ms);
             if self.open.len() >= self.rows_max {
@@ -258,9 +276,9 @@ impl KeyIndex {
     #[cold]
     fn write_run(&mut self, pages: &mut IndexPages) {
         let Some(last_position) = self.open.last().map(|row| row.position) else { return };
-        let rows = by_bucket(&self.open);
+        sort_by_bucket(&self.open, &mut self.sorted);
         let mut run = KeyRun { last_position, times: self.open_times, pages: Vec::new() };
-        for rows in rows.chunks(ROWS_PER_PAGE) {
+        for rows in self.sorted.chunks(ROWS_PER_PAGE) {
             let (page, checksum) = pages.add_passing(|bytes| {
                 let (places, rest) = bytes.as_chunks_mut::<ROW_BYTES>();
                 rest.fill(0);
@@ -320,21 +338,20 @@ impl KeyIndex {
     }
 }
 
-/// The rows by bucket, those of one bucket in the order they had.
-fn by_bucket(rows: &[KeyRow]) -> Vec<KeyRow> {
+/// Puts the rows by bucket, those of one bucket in the order they had.
+fn sort_by_bucket(rows: &[KeyRow], sorted: &mut Vec<KeyRow>) {
     let mut ends = vec![0_u32; 1 << BUCKET_BITS];
     rows.iter().for_each(|row| ends[usize::from(bucket_of(row.hash))] += 1);
     let mut total = 0;
     for place in &mut ends {
         (total, *place) = (total + *place, total);
     }
-    let mut sorted = vec![KeyRow::default(); rows.len()];
+    sorted.resize(rows.len(), KeyRow::default());
     for row in rows {
         let place = &mut ends[usize::from(bucket_of(row.hash))];
         sorted[*place as usize] = *row;
         *place += 1;
     }
-    sorted
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub use commit_log::batch::{BatchError, BatchHeader, Proof};
 pub use commit_log::record::{BatchItem, MessageDraft, Record, RecordError};
 pub use config::{Durability, Geometry, ShardConfig, ShardMemory};
 pub use consume_queue::table::Bounds;
-pub use key_index::KeyKind;
+pub use key_index::{KeyKind, MessageKeys};
 pub use offsets::{Done, is_own_group};
 pub use position::{LogPosition, PhysicalOffset, SHARD_COUNT_MAX, shard_of};
 pub use shard::{

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use allocation_counter::measure;
 use rmq_engine::memory::MemoryStorage;
-use rmq_engine::{CommandKind, MessageDraft, Shard, ShardConfig, StorageDone};
+use rmq_engine::{CommandKind, MessageDraft, MessageKeys, Shard, ShardConfig, StorageDone};
 
 const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
+
+const PROPERTIES: &[u8] = b"UNIQ_KEY\x017F0000010000123456789ABCDEF0123\x02WAIT\x01true\x02";
 
 fn shard() -> Shard {
     let mut config = ShardConfig::new(0, 1);
@@ -29,8 +31,8 @@ fn draft<'a>(body: &'a [u8], queue_id: u32) -> MessageDraft<'a> {
         reconsume_times: 0,
         prepared_transaction_offset: 0,
         body,
-        properties: b"UNIQ_KEY\x017F0000010000123456789ABCDEF0123\x02WAIT\x01true\x02",
-        tags_code: 0,
+        properties: PROPERTIES,
+        keys: MessageKeys::of(PROPERTIES),
     }
 }
 

@@ -7,8 +7,8 @@ use rmq_engine::memory::MemoryStorage;
 use rmq_engine::scrub::{Rotten, scrub};
 use rmq_engine::{
     AppendError, BatchItem, Boundary, Bounds, CommandKind, Done, Durability, Fetch, FetchRequest, Geometry,
-    MessageDraft, Nothing, PhysicalOffset, PropertyFilter, ReadRecord, Record, RecoverError, Rows, Searched, Shard,
-    ShardConfig, StorageError, StoreTime, TagFilter, Ticket,
+    MessageDraft, MessageKeys, Nothing, PhysicalOffset, PropertyFilter, ReadRecord, Record, RecoverError, Rows,
+    Searched, Shard, ShardConfig, StorageError, StoreTime, TagFilter, Ticket,
 };
 
 const TICKET: Ticket = Ticket(7);
@@ -33,7 +33,7 @@ fn draft<'a>(topic: &'a str, queue_id: u32, body: &'a [u8]) -> MessageDraft<'a> 
         prepared_transaction_offset: 0,
         body,
         properties: b"",
-        tags_code: 0,
+        keys: MessageKeys::default(),
     }
 }
 
@@ -164,8 +164,11 @@ fn records_larger_than_a_chunk_are_kept() {
 fn a_batch_is_one_slice() {
     let mut fixture = Fixture::new();
     let bodies = numbered(10, 20);
-    let items: Vec<_> =
-        bodies.iter().map(|body| BatchItem { flag: 3, body, properties: b"TAGS\x01A\x02", tags_code: 65 }).collect();
+    let tag_a = b"TAGS\x01A\x02";
+    let items: Vec<_> = bodies
+        .iter()
+        .map(|body| BatchItem { flag: 3, body, properties: tag_a, keys: MessageKeys::of(tag_a) })
+        .collect();
     let mut placed = Vec::new();
     fixture.shard.append_many(&draft("T", 0, b""), &items, 5, &mut placed).unwrap();
     assert_eq!(placed.iter().map(|placed| placed.queue_offset).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
@@ -305,8 +308,7 @@ fn an_owed_message_is_found_by_its_row_and_read_alone_until_another_takes_its_pl
     let due = |due_ms: i64| format!("__DUE_MS\u{1}{due_ms}\u{2}TAGS\u{1}x\u{2}");
     for number in 0..200 {
         let (properties, body) = (due(5000 + number), [number as u8; 100]);
-        let owed =
-            MessageDraft { properties: properties.as_bytes(), tags_code: 5000 + number, ..draft("owed", 0, &body) };
+        let owed = MessageDraft { properties: properties.as_bytes(), ..draft("owed", 0, &body) };
         fixture.shard.append(&owed, 5).unwrap();
         fixture.settle(5);
     }

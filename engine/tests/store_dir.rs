@@ -8,8 +8,8 @@ use rmq_engine::inspect::{self, Ending, LostRange, Problem, ShardReport};
 use rmq_engine::repair;
 use rmq_engine::store_dir::{DirectIo, ManifestError, ShardFiles, StoreDir, StoreError, StoreOptions, StoreView};
 use rmq_engine::{
-    CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, Record, Shard, ShardConfig, StorageDone, TagFilter,
-    Ticket,
+    CommandKind, Fetch, FetchRequest, Geometry, MessageDraft, MessageKeys, Record, Shard, ShardConfig, StorageDone,
+    TagFilter, Ticket,
 };
 
 const OPTIONS: StoreOptions =
@@ -180,7 +180,7 @@ fn a_shard_comes_back_from_its_files() {
                 prepared_transaction_offset: 0,
                 body: &body,
                 properties: b"",
-                tags_code: 0,
+                keys: MessageKeys::default(),
             };
             shard.append(&draft, 1).unwrap();
             settle(&mut shard, &files, store.direct_io());
@@ -230,7 +230,7 @@ fn written_store() -> tempfile::TempDir {
             prepared_transaction_offset: 0,
             body: &[7; 700],
             properties: b"",
-            tags_code: 0,
+            keys: MessageKeys::default(),
         };
         shard.append(&draft, 1000 + sent).unwrap();
         settle(&mut shard, &files, store.direct_io());

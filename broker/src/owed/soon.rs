@@ -136,7 +136,7 @@ impl Soon {
 
 #[cfg(test)]
 mod tests {
-    use rmq_engine::MessageDraft;
+    use rmq_engine::{MessageDraft, MessageKeys};
 
     use super::*;
     use crate::owed::OwedQueue;
@@ -160,7 +160,7 @@ mod tests {
             prepared_transaction_offset: 0,
             body,
             properties: b"",
-            tags_code: 0,
+            keys: MessageKeys::default(),
         };
         let placed = shard.append(&draft, NOW_MS).expect("room in the log");
         let record = shard.just_appended(placed.message).expect("its batch is open").to_vec();

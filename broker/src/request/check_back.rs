@@ -135,7 +135,7 @@ fn discard(broker: &mut Broker, due: &Due<'_>) -> Handled {
     };
     let mut text = Vec::with_capacity(half.properties.len());
     properties::copy_without(half.properties, &[DUE_PROPERTY, TRAN_PREPARED_QUEUE_OFFSET], &mut text);
-    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, due.facts.tags, &text) };
+    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, &text) };
     match broker.shard.append_consuming(&draft, &due.queue.done(due.offset), broker.now_ms) {
         Ok(_) => {
             tracing::warn!(
@@ -230,7 +230,7 @@ fn fetch_back(
         owed_properties(given_up.properties, &[TRANSACTION_CHECK_TIMES], broker.now_ms, real_topic, real_queue);
     properties::push(&mut text, TRANSACTION_CHECK_TIMES, b"0");
     let done = Done::one(owed::GROUP, TRANS_CHECK_MAX_TIME_TOPIC, queue_id, given_up.queue_offset);
-    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, facts.tags, &text), Some(&done)))
+    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, &text), Some(&done)))
 }
 
 #[cold]

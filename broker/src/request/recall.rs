@@ -1,11 +1,10 @@
 //! RECALL_MESSAGE (370): a producer takes a timer back. Its handle does not say which queue the timer is for, so every core
 //! that owns one of the topic's queues stores the recall and takes the timer away when its time has come.
 
-use rmq_engine::{AppendError, LogPosition, MessageDraft};
+use rmq_engine::{AppendError, LogPosition, MessageDraft, MessageKeys};
 use rmq_net::codes::response;
 use rmq_net::header::send::RecallHeader;
 use rmq_net::message::properties;
-use rmq_net::message::tags::tags_code;
 
 use crate::broker::{Body, Broker, Handled, Outcome, Refusal};
 use crate::gather;
@@ -118,7 +117,7 @@ fn store_recall(
         prepared_transaction_offset: 0,
         body: b"0",
         properties: &text,
-        tags_code: tags_code(RECALL_TAG),
+        keys: MessageKeys::of(&text),
     };
     owed::store(broker, OwedQueue::Timer, &draft, None).map(|placed| placed.end)
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmq_engine::commit_log::record::DUE_PROPERTY;
-use rmq_engine::{AppendError, BatchItem, MessageDraft, PhysicalOffset, Placed};
+use rmq_engine::{AppendError, BatchItem, MessageDraft, MessageKeys, PhysicalOffset, Placed};
 use rmq_net::body::TopicFilterType;
 use rmq_net::codes::{request, response};
 use rmq_net::frame::Frame;
@@ -19,7 +19,6 @@ use rmq_net::header::send::SendHeader;
 use rmq_net::message::id::OffsetMessageId;
 use rmq_net::message::names::{AUTO_CREATE_TOPIC, group_of_retry_topic};
 use rmq_net::message::sys_flag::{INNER_BATCH, MULTI_TAGS, NEED_UNWRAP, TRANSACTION_MASK};
-use rmq_net::message::tags::tags_code;
 use rmq_net::message::{batch, properties};
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
@@ -33,48 +32,52 @@ use crate::state::checks::{self, SendCheck, SendRequest, check_send};
 /// Most bytes of message ids one answer to a batch has: with them, its header stays below 16 MiB.
 const IDS_BYTES_MAX: usize = 12 << 20;
 
-/// A stored send whose reply waits for the log.
+/// A stored send whose reply waits for the log. Small: it is moved into the queue of those that wait and out again.
 pub struct SendDone {
     to: ReplyAddress,
     purpose: Purpose,
     queue_id: u32,
     queue_offset: i64,
-    placed: Positions,
+    first: PhysicalOffset,
     transaction_id: ShortText,
-    /// Of a timer.
-    recall_handle: Option<String>,
+    rare: Option<Box<Rare>>,
 }
 
-enum Positions {
-    One(PhysicalOffset),
+const _: () = assert!(size_of::<SendDone>() <= 96, "what is moved for each send");
+
+/// What few sends have.
+enum Rare {
+    /// Where the messages of a batch are.
     Batch(Box<[PhysicalOffset]>),
+    /// Of a timer.
+    RecallHandle(String),
 }
 
 /// A unique key as stock clients make them fits inline, so that parking a reply allocates nothing.
-#[derive(Clone)]
-pub(super) enum ShortText {
+enum ShortText {
     Inline { length: u8, bytes: [u8; Self::INLINE_BYTES] },
-    Long(Box<str>),
+    Long(Box<[u8]>),
 }
 
 impl ShortText {
-    const INLINE_BYTES: usize = 56;
+    const INLINE_BYTES: usize = 38;
 
-    fn new(text: &str) -> Self {
+    fn new(text: &[u8]) -> Self {
         if text.len() > Self::INLINE_BYTES {
             return Self::Long(text.into());
         }
         let mut bytes = [0; Self::INLINE_BYTES];
-        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        bytes[..text.len()].copy_from_slice(text);
         Self::Inline { length: text.len() as u8, bytes }
     }
 
+    /// Empty if it is no text.
     fn as_str(&self) -> &str {
-        match self {
-            // The bytes were a `str` of that length; the empty string can only stand for a broken promise.
-            Self::Inline { length, bytes } => std::str::from_utf8(&bytes[..*length as usize]).unwrap_or_default(),
-            Self::Long(text) => text,
-        }
+        let bytes = match self {
+            Self::Inline { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Long(bytes) => bytes,
+        };
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
@@ -197,8 +200,7 @@ fn check_and_store(
 /// What the broker has to know of a message's properties.
 #[derive(Default)]
 struct Found<'a> {
-    tags: Option<&'a str>,
-    unique_key: Option<&'a str>,
+    keys: MessageKeys<'a>,
     /// What asks for a later delivery.
     asked: Asked<'a>,
     /// `TRAN_MSG` = true.
@@ -213,12 +215,20 @@ struct Found<'a> {
     has_broker_keys: bool,
 }
 
+impl<'a> Found<'a> {
+    fn unique_key(&self) -> Option<&'a str> {
+        self.keys.unique().and_then(|key| str::from_utf8(key).ok())
+    }
+}
+
 fn look_at(text: &[u8]) -> Found<'_> {
     let mut found = Found::default();
-    for (key, value) in properties::iter(text) {
+    for segment in properties::segments(text) {
+        if found.keys.note(segment) {
+            continue;
+        }
+        let Some((key, value)) = properties::pair(segment) else { continue };
         match key {
-            b"TAGS" => found.tags = str::from_utf8(value).ok(),
-            b"UNIQ_KEY" => found.unique_key = str::from_utf8(value).ok(),
             b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"__DUE_MS" => found.has_broker_keys = true,
             b"TRAN_MSG" => found.is_transactional = value.eq_ignore_ascii_case(b"true"),
             b"INNER_NUM" => found.is_inner_batch = true,
@@ -280,7 +290,10 @@ fn store_one(
     queue_id: u32,
     text: &mut Vec<u8>,
 ) -> Outcome {
-    let found = look_at(text);
+    properties::terminate(text);
+    let given_bytes = text.len();
+    text.extend_from_slice(&broker.stamp);
+    let mut found = look_at(&text[..given_bytes]);
     check_inner_batch(broker, topic, header, found.is_inner_batch)?;
     let (mut queue_id, mut drops_priority) = (queue_id, false);
     if found.priority.is_some() && request.origin.purpose == Purpose::Client {
@@ -297,40 +310,28 @@ fn store_one(
             }
         }
     }
-    let code = found.tags.map_or(0, tags_code);
+    if found.has_broker_keys || drops_priority || found.unique_key().is_none() {
+        complete(broker, text, given_bytes, drops_priority);
+        found = look_at(&text[..text.len() - broker.stamp.len()]);
+    }
     let is_transactional = found.is_transactional && request.origin.purpose == Purpose::Client;
     let later = match transaction::half(broker, header, is_transactional, &found.asked)? {
         Some(half) => Some(half),
         None => found.asked.later(broker)?,
     };
-    let transaction_id = match found.unique_key {
-        Some(key) => ShortText::new(key),
-        None => ShortText::Inline { length: 0, bytes: [0; ShortText::INLINE_BYTES] },
-    };
-    if found.has_broker_keys || drops_priority {
-        drop_keys(text, if drops_priority { BROKER_KEYS_AND_PRIORITY } else { BROKER_KEYS });
-    }
-    properties::terminate(text);
-    let transaction_id = match transaction_id {
-        ShortText::Inline { length: 0, .. } => {
-            let key = broker.new_unique_key();
-            properties::push(text, "UNIQ_KEY", key.as_bytes());
-            ShortText::new(&key)
-        }
-        given => given,
-    };
-    text.extend_from_slice(&broker.stamp);
     let owed;
-    let (text, recall_handle) = match &later {
-        None => (&text[..], None),
+    let (text, keys, handle) = match &later {
+        None => (&text[..], found.keys, None),
         Some(later) => {
-            owed = later_properties(text, transaction_id.as_str(), later, topic, queue_id);
+            let unique_key = found.unique_key().unwrap_or_default();
+            owed = later_properties(text, unique_key, later, topic, queue_id);
             check_properties_size(owed.len() + DELIVERED_BYTES)?;
-            (&owed[..], recall_handle(broker, request, later, topic, transaction_id.as_str()))
+            let handle = recall_handle(broker, request, later, topic, unique_key);
+            (&owed[..], MessageKeys::of(&owed), handle)
         }
     };
     check_sizes(broker, request.frame.body.len(), text.len())?;
-    let mut draft = draft(broker, request, header, topic, queue_id, text, code);
+    let mut draft = draft(broker, request, header, topic, queue_id, text, keys);
     if later.is_some_and(|later| later.queue == OwedQueue::Half) {
         // With them it would have no place in a queue.
         draft.sys_flag &= !TRANSACTION_MASK;
@@ -349,9 +350,9 @@ fn store_one(
                 purpose: request.origin.purpose,
                 queue_id,
                 queue_offset: placed.queue_offset,
-                placed: Positions::One(placed.physical_offset),
-                transaction_id,
-                recall_handle,
+                first: placed.physical_offset,
+                transaction_id: ShortText::new(found.keys.unique().unwrap_or_default()),
+                rare: handle.map(|handle| Box::new(Rare::RecallHandle(handle))),
             };
             broker.after(placed.end, After::SendDone(done));
             Ok(Handled::Taken)
@@ -425,12 +426,7 @@ fn store_batch(
             return Err(special_in_batch());
         }
         check_sizes(broker, item.body.len(), item.properties.len())?;
-        items.push(BatchItem {
-            flag: item.flag,
-            body: item.body,
-            properties: item.properties,
-            tags_code: found.tags.map_or(0, tags_code),
-        });
+        items.push(BatchItem { flag: item.flag, body: item.body, properties: item.properties, keys: found.keys });
     }
     if items.is_empty() {
         return Err(Refusal::new(response::SYSTEM_ERROR, "the batch holds no message"));
@@ -444,8 +440,8 @@ fn store_batch(
         );
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
     }
-    let transaction_id = ShortText::new(header_found.unique_key.unwrap_or_default());
-    let draft = draft(broker, request, header, topic, queue_id, &[], 0);
+    let transaction_id = ShortText::new(header_found.keys.unique().unwrap_or_default());
+    let draft = draft(broker, request, header, topic, queue_id, &[], MessageKeys::default());
     let mut placed: Vec<Placed> = Vec::with_capacity(items.len());
     refuse_if_full(broker)?;
     match broker.shard.append_many(&draft, &items, broker.now_ms, &mut placed) {
@@ -459,9 +455,9 @@ fn store_batch(
                 purpose: request.origin.purpose,
                 queue_id,
                 queue_offset: first.queue_offset,
-                placed: Positions::Batch(placed.iter().map(|one| one.physical_offset).collect()),
+                first: first.physical_offset,
                 transaction_id,
-                recall_handle: None,
+                rare: Some(Box::new(Rare::Batch(placed.iter().map(|one| one.physical_offset).collect()))),
             };
             let end = last.end;
             broker.after(end, After::SendDone(done));
@@ -488,7 +484,7 @@ fn draft<'a>(
     topic: &'a str,
     queue_id: u32,
     properties: &'a [u8],
-    tags_code: i64,
+    keys: MessageKeys<'a>,
 ) -> MessageDraft<'a> {
     MessageDraft {
         topic,
@@ -502,7 +498,7 @@ fn draft<'a>(
         prepared_transaction_offset: 0,
         body: request.frame.body,
         properties,
-        tags_code,
+        keys,
     }
 }
 
@@ -532,11 +528,17 @@ const BROKER_KEYS: &[&str] = &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DU
 const BROKER_KEYS_AND_PRIORITY: &[&str] =
     &["POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", DUE_PROPERTY, "_SYS_MSG_PRIORITY_"];
 
-/// Rare: a client forwards a message it has consumed.
+/// Makes properties again what is to be stored: without what a client may not set, because it forwards a message it has
+/// consumed, and with a unique key. The first `given_bytes` are the client's.
 #[cold]
-fn drop_keys(text: &mut Vec<u8>, keys: &[&str]) {
+fn complete(broker: &mut Broker, text: &mut Vec<u8>, given_bytes: usize, drops_priority: bool) {
+    let keys = if drops_priority { BROKER_KEYS_AND_PRIORITY } else { BROKER_KEYS };
     let mut kept = Vec::with_capacity(text.len());
-    properties::copy_without(text, keys, &mut kept);
+    properties::copy_without(&text[..given_bytes], keys, &mut kept);
+    if look_at(&kept).unique_key().is_none() {
+        properties::push(&mut kept, "UNIQ_KEY", broker.new_unique_key().as_bytes());
+    }
+    kept.extend_from_slice(&broker.stamp);
     *text = kept;
 }
 
@@ -582,23 +584,23 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
     let transaction_id = done.transaction_id.as_str();
     broker.reply(done.to, code, Body::None, |ext| {
         ext.begin_with(&prefix);
-        ext.plain("msgId", |out| write_ids(out, store_host, &done.placed));
+        ext.plain("msgId", |out| write_ids(out, store_host, done));
         ext.int("queueId", i64::from(done.queue_id));
         ext.int("queueOffset", done.queue_offset);
         if !transaction_id.is_empty() {
             ext.text("transactionId", transaction_id);
         }
-        if let Some(handle) = &done.recall_handle {
+        if let Some(Rare::RecallHandle(handle)) = done.rare.as_deref() {
             ext.text("recallHandle", handle);
         }
     });
 }
 
 /// Offset message ids, joined by commas.
-fn write_ids(out: &mut Vec<u8>, store_host: SocketAddr, placed: &Positions) {
-    let positions = match placed {
-        Positions::One(position) => std::slice::from_ref(position),
-        Positions::Batch(positions) => positions,
+fn write_ids(out: &mut Vec<u8>, store_host: SocketAddr, done: &SendDone) {
+    let positions = match done.rare.as_deref() {
+        Some(Rare::Batch(positions)) => positions,
+        _ => std::slice::from_ref(&done.first),
     };
     for (number, position) in positions.iter().enumerate() {
         if number > 0 {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use crate::key_index::MessageKeys;
 use crate::planted::{self, Bug};
 use crate::position::PhysicalOffset;
 
@@ -57,8 +58,8 @@ pub struct MessageDraft<'a> {
     pub body: &'a [u8],
     /// RocketMQ's `key 0x01 value 0x02 ...`, stored as given.
     pub properties: &'a [u8],
-    /// What tag filters compare: must equal [`tags_code`] of `properties`, because recovery computes it from them.
-    pub tags_code: i64,
+    /// What `properties` say, for who has walked them anyway.
+    pub keys: MessageKeys<'a>,
 }
 
 /// What differs between the messages of one batch; the rest stands in the draft they share.
@@ -67,7 +68,7 @@ pub struct BatchItem<'a> {
     pub flag: i32,
     pub body: &'a [u8],
     pub properties: &'a [u8],
-    pub tags_code: i64,
+    pub keys: MessageKeys<'a>,
 }
 
 /// What the shard decides about a record at append.
@@ -396,38 +397,29 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The tag hash of a record's properties: of the last `TAGS` pair that counts, 0 without one.
-///
-/// RocketMQ: pairs end at 0x02; one shorter than 3 bytes, without 0x01, or with an empty key or value is dropped;
-/// the last pair needs no end. The hash is Java's `String.hashCode`: over UTF-16 units, wrapping in 32 bits.
-pub fn tags_code(properties: &[u8]) -> i64 {
-    let mut code = 0;
-    for pair in properties.split(|byte| *byte == 2) {
-        if let Some(value) = pair.strip_prefix(b"TAGS\x01")
-            && !value.is_empty()
-        {
-            code = tag_hash(&String::from_utf8_lossy(value));
-        }
-    }
-    code
-}
-
 /// The property a message begins with while it is owed to another queue: when it is due, milliseconds since 1970.
 pub const DUE_PROPERTY: &str = "__DUE_MS";
 
-/// The code of the row of a message with these properties: its tag hash; of a message that is owed, when it is due.
-pub fn row_code(properties: &[u8]) -> i64 {
+/// The code of the row of a message with these properties: its tag hash, 0 without a tag; of a message that is owed, when
+/// it is due.
+pub fn row_code(properties: &[u8], keys: &MessageKeys<'_>) -> i64 {
     let due = properties.strip_prefix(DUE_PROPERTY.as_bytes()).and_then(|rest| rest.strip_prefix(b"\x01"));
     let digits = due.and_then(|rest| rest.split(|byte| *byte == 2).next());
     match digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok()) {
         Some(due_ms) => due_ms,
-        None => tags_code(properties),
+        None => keys.tag().map_or(0, tag_hash),
     }
 }
 
-/// Java's `String.hashCode`, sign-extended.
-pub fn tag_hash(tag: &str) -> i64 {
-    i64::from(tag.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit))))
+/// Java's `String.hashCode`: over UTF-16 units, wrapping in 32 bits; sign-extended.
+fn tag_hash(tag: &[u8]) -> i64 {
+    let add = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
+    let hash = if tag.is_ascii() {
+        tag.iter().fold(0, |hash, byte| add(hash, u16::from(*byte)))
+    } else {
+        String::from_utf8_lossy(tag).encode_utf16().fold(0, add)
+    };
+    i64::from(hash)
 }
 
 #[cfg(test)]
@@ -443,8 +435,7 @@ mod tests {
     }
 
     fn encoded(draft: &MessageDraft<'_>, placement: &Placement) -> Vec<u8> {
-        let item =
-            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
+        let item = BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, keys: draft.keys };
         let mut out = vec![0; record_bytes(draft, draft.body, draft.properties) as usize];
         encode(&mut out, draft, &item, placement);
         out
@@ -463,7 +454,7 @@ mod tests {
             prepared_transaction_offset: 0,
             body,
             properties,
-            tags_code: tags_code(properties),
+            keys: MessageKeys::of(properties),
         }
     }
 
@@ -507,7 +498,8 @@ mod tests {
 
     #[test]
     fn tag_hashes_are_those_of_java() {
-        assert_eq!((tag_hash("A"), tag_hash("TagA"), tag_hash("中")), (65, 2_598_919, 20_013));
+        let tags_code = |properties| row_code(properties, &MessageKeys::of(properties));
+        assert_eq!((tag_hash(b"A"), tag_hash(b"TagA"), tag_hash("中".as_bytes())), (65, 2_598_919, 20_013));
         assert_eq!(tags_code(b"TAGS\x01A\x02KEYS\x01k"), 65);
         assert_eq!(tags_code(b"TAGS\x01A\x02TAGS\x01TagA"), 2_598_919);
         assert_eq!(tags_code(b"TAGS\x01\x02XTAGS\x01B\x02"), 0);
@@ -556,7 +548,7 @@ mod tests {
             }
             let _ = Record::decode(&bytes); // Only that they return matters.
             let _ = is_intact(&bytes, 0);
-            let _ = tags_code(&bytes);
+            let _ = row_code(&bytes, &MessageKeys::of(&bytes));
         }
     }
 }

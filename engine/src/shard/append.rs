@@ -61,8 +61,7 @@ impl Shard {
     /// Appends one message. It gets its place at once and is readable once durable.
     /// Cost: no allocation, one copy of the body, one hash of the topic.
     pub fn append(&mut self, draft: &MessageDraft<'_>, now_ms: i64) -> Result<Placed, AppendError> {
-        let item =
-            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
+        let item = BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, keys: draft.keys };
         check_draft(draft)?;
         check_item(&item)?;
         let bytes = record::record_bytes(draft, item.body, item.properties);
@@ -79,8 +78,7 @@ impl Shard {
         consumed: &Done<'_>,
         now_ms: i64,
     ) -> Result<Placed, AppendError> {
-        let item =
-            BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, tags_code: draft.tags_code };
+        let item = BatchItem { flag: draft.flag, body: draft.body, properties: draft.properties, keys: draft.keys };
         check_draft(draft)?;
         check_item(&item)?;
         let Done { group, topic, queue_id, first, bits } = *consumed;
@@ -167,13 +165,13 @@ impl Shard {
             checksum = record::checksum_but_body(encoded).unwrap_or_default();
             let row = Row {
                 position: position.bytes(),
-                tags_code: item.tags_code,
+                tags_code: record::row_code(item.properties, &item.keys),
                 store_time_ms: now_ms,
                 size_bytes: bytes as u32,
                 checksum,
             };
             push_row(queue, row, &mut self.pages);
-            self.keys.add(queue.topic_hash, item.properties, row.position, now_ms, &mut self.pages);
+            self.keys.add(queue.topic_hash, &item.keys, row.position, now_ms, &mut self.pages);
             if planted::is(Bug::RowsShownBeforeDurable) {
                 queue.visible = queue.next;
             }

@@ -23,7 +23,7 @@ use crate::config::{Geometry, SPARE_CHUNKS_MAX, ShardConfig};
 use crate::consume_queue::pages::IndexPages;
 use crate::consume_queue::row::Row;
 use crate::consume_queue::table::{QueueRef, QueueTable};
-use crate::key_index::{KeyIndex, TopicHash};
+use crate::key_index::{KeyIndex, MessageKeys, TopicHash};
 use crate::offsets::{Done, Offsets, Settings};
 use crate::planted::{self, Bug};
 use crate::position::{LogPosition, PhysicalOffset};
@@ -473,7 +473,8 @@ impl Fold {
         let queue = self.queues.find_or_create(record.topic, record.queue_id, base);
         let queue_ref = queue.ok_or_else(|| malformed("queueId"))?;
         let Record { topic, properties, store_timestamp_ms, .. } = *record;
-        self.keys.add(TopicHash::of(topic), properties, position, store_timestamp_ms, &mut self.pages);
+        let keys = MessageKeys::of(properties);
+        self.keys.add(TopicHash::of(topic), &keys, position, store_timestamp_ms, &mut self.pages);
         if self.seen.has_seen(queue_ref, position) {
             return Ok(());
         }
@@ -483,7 +484,7 @@ impl Fold {
         }
         let row = Row {
             position,
-            tags_code: row_code(record.properties),
+            tags_code: row_code(properties, &keys),
             store_time_ms: record.store_timestamp_ms,
             size_bytes: record.size_bytes,
             checksum: record::checksum_but_body(bytes).unwrap_or_default(),

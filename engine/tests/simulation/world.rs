@@ -7,12 +7,12 @@ mod looks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rmq_engine::commit_log::record::tags_code;
+use rmq_engine::commit_log::record::row_code;
 use rmq_engine::in_flight::{Take, TakenHow};
 use rmq_engine::{
     AppendError, BatchItem, Bounds, Done, Durability, Fetch, FetchRequest, Geometry, KeyKind, LogPosition,
-    MessageDraft, Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard, ShardConfig,
-    TagFilter, Ticket,
+    MessageDraft, MessageKeys, Nothing, OldSegment, Placed, PropertyFilter, ReadRecord, Record, RecoverError, Shard,
+    ShardConfig, TagFilter, Ticket,
 };
 
 use crate::disk::{Crash, Disk, Faults, SHARD};
@@ -354,7 +354,7 @@ impl World {
             prepared_transaction_offset: 0,
             body,
             properties,
-            tags_code: tags_code(properties),
+            keys: MessageKeys::of(properties),
         }
     }
 
@@ -401,7 +401,7 @@ impl World {
                 flag: body.len() as i32,
                 body,
                 properties,
-                tags_code: tags_code(properties),
+                keys: MessageKeys::of(properties),
             })
             .collect();
         let mut placed = Vec::new();
@@ -628,7 +628,9 @@ impl World {
         let queue = &self.state.queues[&(topic, queue_id)];
         let passes = |sent: &Sent| match filter {
             TagFilter::All => true,
-            TagFilter::Codes(codes) => codes.contains(&(tags_code(&sent.properties) as i32)),
+            TagFilter::Codes(codes) => {
+                codes.contains(&(row_code(&sent.properties, &MessageKeys::of(&sent.properties)) as i32))
+            }
             TagFilter::Properties(filter) => filter.selects(&sent.properties),
         };
         let offset = offset.max(self.first_kept(topic, queue_id));

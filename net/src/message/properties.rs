@@ -50,6 +50,19 @@ pub fn iter(properties: &[u8]) -> Properties<'_> {
     Properties { segments: Segments::of(properties) }
 }
 
+/// What stands between ends of values, for who looks for a few keys only: most often `key 0x01 value`.
+pub fn segments(properties: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    let ends = memchr::memchr_iter(VALUE_END, properties).chain([properties.len()]);
+    ends.map(move |end| &properties[std::mem::replace(&mut start, end + 1)..end])
+}
+
+/// Key and value of a segment; `None` if it has none or one of them is empty.
+pub fn pair(segment: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (key, rest) = segment.split_at(memchr::memchr(KEY_END, segment)?);
+    (!key.is_empty() && rest.len() > 1).then(|| (key, &rest[1..]))
+}
+
 /// See [`iter`].
 #[derive(Clone, Debug)]
 pub struct Properties<'a> {
@@ -271,7 +284,9 @@ mod tests {
                 let (key, value) = (&segment[..at], &segment[at + 1..]);
                 (!key.is_empty() && !value.is_empty()).then_some((key, value))
             });
-            prop_assert_eq!(iter(&junk).collect::<Vec<_>>(), split.collect::<Vec<_>>());
+            let split: Vec<_> = split.collect();
+            prop_assert_eq!(&iter(&junk).collect::<Vec<_>>(), &split);
+            prop_assert_eq!(segments(&junk).filter_map(pair).collect::<Vec<_>>(), split);
         }
 
         #[test]

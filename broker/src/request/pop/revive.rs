@@ -1,9 +1,8 @@
 //! Messages whose time is over: a copy of each goes into the group's retry topic, into a queue of the same shard, and takes
 //! the place of the message in one batch of the log. So it returns once, whenever the broker dies.
 
-use rmq_engine::commit_log::record::tags_code;
 use rmq_engine::in_flight::{Due, TakenHow};
-use rmq_engine::{AppendError, Done, Fetch, FetchRequest, MessageDraft, TagFilter};
+use rmq_engine::{AppendError, Done, Fetch, FetchRequest, MessageDraft, MessageKeys, TagFilter};
 use rmq_net::body::TopicConfig;
 use rmq_net::message::receipt::Mark;
 use rmq_net::message::record::Record;
@@ -119,7 +118,7 @@ fn store_again(broker: &mut Broker, due: &Due, stored: &Record<'_>) {
         prepared_transaction_offset: 0,
         body: stored.body,
         properties: &text,
-        tags_code: tags_code(&text),
+        keys: MessageKeys::of(&text),
     };
     let done = Done::one(&queue.group, &queue.topic, queue.queue_id, due.offset);
     match broker.shard.append_consuming(&draft, &done, broker.now_ms) {
