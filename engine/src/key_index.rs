@@ -389,7 +389,7 @@ mod tests {
             keys.open = hashes.iter().zip(0..).map(|(hash, position)| KeyRow { position, hash: *hash }).collect();
             keys.write_run(&mut pages);
             let mut bytes = BTreeMap::new();
-            while let Some(CommandKind::WriteIndex { at, pages: written }) = pages.next_write() {
+            while let Some(CommandKind::WriteIndex { at, pages: written }) = pages.next_write(true) {
                 pages.on_written(at, written.len());
                 bytes.extend((at / BLOCK_BYTES as u64..).zip(written));
             }

@@ -314,7 +314,8 @@ impl Shard {
         self.now_ms = now_ms;
         if self.poison.is_none() {
             self.pump_log();
-            while let Some(write) = self.pages.next_write() {
+            let takes_few = self.is_taking_snapshot();
+            while let Some(write) = self.pages.next_write(takes_few) {
                 self.counters.index_writes += 1;
                 self.commands.issue(write);
             }

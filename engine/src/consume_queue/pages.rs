@@ -273,9 +273,11 @@ impl IndexPages {
         waiting
     }
 
-    /// The next write of waiting pages, adjacent ones together.
-    pub fn next_write(&mut self) -> Option<CommandKind> {
-        if self.writes_in_flight.len() >= INDEX_WRITES_IN_FLIGHT_MAX {
+    /// The next write of waiting pages, adjacent ones together. A few are left to wait for more unless `takes_few`: nobody
+    /// misses them in the file but a snapshot, and a write costs the same whatever its size.
+    pub fn next_write(&mut self, takes_few: bool) -> Option<CommandKind> {
+        let are_few = self.unwritten.len() < PAGES_PER_WRITE_MAX && self.unwritten_bytes <= self.bytes_max / 2;
+        if self.writes_in_flight.len() >= INDEX_WRITES_IN_FLIGHT_MAX || are_few && !takes_few {
             return None;
         }
         let first = *self.unwritten.front()?;

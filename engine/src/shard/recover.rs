@@ -529,7 +529,7 @@ impl Fold {
     /// Writes the full pages gathered so far, so that a long log does not need its whole index in memory.
     fn flush_index(&mut self, source: &mut dyn LogSource) -> io::Result<()> {
         let mut bytes = Vec::new();
-        while let Some(CommandKind::WriteIndex { at, pages }) = self.pages.next_write() {
+        while let Some(CommandKind::WriteIndex { at, pages }) = self.pages.next_write(true) {
             bytes.clear();
             for page in &pages {
                 bytes.extend_from_slice(page.as_slice());
