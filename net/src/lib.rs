@@ -18,3 +18,4 @@ pub mod message;
 pub mod properties;
 pub mod reply;
 pub mod text;
+mod word;

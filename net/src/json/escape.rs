@@ -3,6 +3,8 @@
 
 use std::ops::ControlFlow;
 
+use crate::word::{WORD_BYTES, equal_bytes};
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Appends `text` in quotes, escaped exactly as the reference does: short escapes where JSON has
@@ -113,6 +115,18 @@ fn hex4(digits: &[u8]) -> Option<u32> {
 /// validation excludes, would be copied as it is.
 pub(crate) fn unescape_into(raw: &str, out: &mut Vec<u8>) {
     let mut rest = raw.as_bytes();
+    // What stands between the escapes of properties is so short that a search and a copy for each would cost more.
+    while let Some(word) = rest.first_chunk() {
+        out.extend_from_slice(word);
+        let found = equal_bytes(u64::from_le_bytes(*word), b'\\');
+        if found == 0 {
+            rest = &rest[WORD_BYTES..];
+            continue;
+        }
+        let plain = found.trailing_zeros() as usize / 8;
+        out.truncate(out.len() - (WORD_BYTES - plain));
+        rest = unescape_one(&rest[plain + 1..], out);
+    }
     while let ControlFlow::Continue(tail) = unescape_step(rest, out) {
         rest = tail;
     }
@@ -125,16 +139,24 @@ fn unescape_step<'a>(rest: &'a [u8], out: &mut Vec<u8>) -> ControlFlow<(), &'a [
     };
     let (plain, escape) = rest.split_at(at);
     out.extend_from_slice(plain);
-    let after = escape.get(1..).unwrap_or_default();
+    ControlFlow::Continue(unescape_one(escape.get(1..).unwrap_or_default(), out))
+}
+
+/// Takes an escape whose text after the backslash is the beginning of `after`; what follows it.
+fn unescape_one<'a>(after: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     match read_escape(after) {
         Some((c, len)) => {
-            let mut utf8 = [0; 4];
-            out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes());
-            ControlFlow::Continue(after.get(len..).unwrap_or_default())
+            if c.is_ascii() {
+                out.push(c as u8);
+            } else {
+                let mut utf8 = [0; 4];
+                out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes());
+            }
+            after.get(len..).unwrap_or_default()
         }
         None => {
             out.push(b'\\');
-            ControlFlow::Continue(after)
+            after
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Message properties: `key 0x01 value 0x02 key 0x01 value 0x02 ...`, UTF-8.
 #![forbid(unsafe_code)]
 
+use crate::word::{WORD_BYTES, equal_bytes};
+
 const KEY_END: u8 = 1;
 const VALUE_END: u8 = 2;
 
@@ -134,8 +136,6 @@ struct Separators<'a> {
     found: u64,
 }
 
-const WORD_BYTES: usize = size_of::<u64>();
-
 impl Iterator for Separators<'_> {
     type Item = usize;
 
@@ -156,14 +156,6 @@ impl Iterator for Separators<'_> {
         self.found &= self.found - 1;
         Some(self.words_end - WORD_BYTES + byte)
     }
-}
-
-/// The highest bit of each byte that equals `byte`.
-fn equal_bytes(word: u64, byte: u8) -> u64 {
-    const LOW_BITS: u64 = u64::from_le_bytes([0x7F; WORD_BYTES]);
-    let differing = word ^ u64::from_le_bytes([byte; WORD_BYTES]);
-    // No carry leaves a byte: the sum's highest bit says whether any of its low bits was set.
-    !(((differing & LOW_BITS) + LOW_BITS) | differing | LOW_BITS)
 }
 
 /// The value of `key`; the last one if it occurs more than once. Walks the whole string.
