@@ -467,7 +467,7 @@ impl Owed {
 /// What the properties of an owed message say, read in one walk; of a key given twice the last one counts.
 #[derive(Default)]
 pub struct Facts<'a> {
-    pub unique_key: Option<&'a str>,
+    pub keys: MessageKeys<'a>,
     /// Where the message is to go.
     pub real_topic: Option<&'a str>,
     pub real_queue: Option<u32>,
@@ -481,16 +481,24 @@ pub struct Facts<'a> {
     pub check_times: Option<i32>,
     /// The offset of the half message's first copy.
     pub first_copy: Option<i64>,
+    /// How many of them a delivery may have to leave out.
+    left_out: usize,
 }
+
+/// What is not delivered; of a delay level only the first.
+const LEFT_OUT: [&str; 3] = [DUE_PROPERTY, "TIMER_ENQUEUE_MS", "TIMER_DEQUEUE_MS"];
 
 impl<'a> Facts<'a> {
     pub fn of(text: &'a [u8]) -> Self {
         let mut facts = Self::default();
         // Most properties are of no interest, and their values need not be texts.
         let text_of = |value| std::str::from_utf8(value).ok();
-        for (key, value) in properties::iter(text) {
+        for segment in properties::segments(text) {
+            if facts.keys.note(segment) {
+                continue;
+            }
+            let Some((key, value)) = properties::pair(segment) else { continue };
             match key {
-                b"UNIQ_KEY" => facts.unique_key = text_of(value),
                 b"REAL_TOPIC" => facts.real_topic = text_of(value),
                 b"REAL_QID" => facts.real_queue = text_of(value).and_then(|id| id.parse().ok()),
                 b"TIMER_DEL_UNIQKEY" => facts.recalls = text_of(value),
@@ -502,10 +510,15 @@ impl<'a> Facts<'a> {
                 b"TRAN_PREPARED_QUEUE_OFFSET" => {
                     facts.first_copy = text_of(value).and_then(|offset| offset.parse().ok());
                 }
+                key if LEFT_OUT.iter().any(|name| name.as_bytes() == key) => facts.left_out += 1,
                 _ => {}
             }
         }
         facts
+    }
+
+    pub fn unique_key(&self) -> Option<&'a str> {
+        self.keys.unique().and_then(|key| std::str::from_utf8(key).ok())
     }
 }
 
@@ -514,9 +527,16 @@ impl<'a> Facts<'a> {
 pub fn owed_properties(text: &[u8], skip: &[&str], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
     let own = [DUE_PROPERTY, "REAL_TOPIC", "REAL_QID"];
     let is_kept = |key: &[u8]| !own.iter().chain(skip).any(|name| name.as_bytes() == key);
+    let mut kept = Vec::with_capacity(text.len());
+    properties::copy_if(text, is_kept, &mut kept);
+    owed_properties_of_all(&kept, due_ms, topic, queue_id)
+}
+
+/// The same of properties, the last one ended, of which nothing is to be left out.
+pub fn owed_properties_of_all(text: &[u8], due_ms: i64, topic: &str, queue_id: u32) -> Vec<u8> {
     let mut owed = Vec::with_capacity(text.len() + topic.len() + 128);
     properties::push_number(&mut owed, DUE_PROPERTY, due_ms);
-    properties::copy_if(text, is_kept, &mut owed);
+    owed.extend_from_slice(text);
     properties::push(&mut owed, "REAL_TOPIC", topic.as_bytes());
     properties::push_number(&mut owed, "REAL_QID", queue_id.into());
     owed
@@ -547,8 +567,8 @@ pub fn store(
     Ok(placed)
 }
 
-/// A stored message, to be stored once more with these properties; where is up to the caller.
-pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> MessageDraft<'a> {
+/// A stored message, to be stored once more with these properties, which have the keys it had; where is up to the caller.
+pub fn draft_of<'a>(record: &record::Record<'a>, keys: MessageKeys<'a>, properties: &'a [u8]) -> MessageDraft<'a> {
     MessageDraft {
         topic: record.topic,
         queue_id: record.queue_id as u32,
@@ -561,7 +581,7 @@ pub fn draft_of<'a>(record: &record::Record<'a>, properties: &'a [u8]) -> Messag
         prepared_transaction_offset: record.prepared_transaction_offset,
         body: record.body,
         properties,
-        keys: MessageKeys::of(properties),
+        keys,
     }
 }
 
@@ -766,7 +786,7 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
     let mut text = std::mem::take(&mut broker.scratch);
     text.clear();
     delivered_properties(&mut text, due, broker.now_ms);
-    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, &text) };
+    let draft = MessageDraft { topic, queue_id, store_host: broker.store_host, ..draft_of(record, facts.keys, &text) };
     let appended = broker.shard.append_consuming(&draft, &queue.done(*offset), broker.now_ms);
     if appended.is_ok() && broker.config.enable_schedule_message_stats {
         broker.counters.put(topic, 1, record.body.len() as u64);
@@ -782,11 +802,21 @@ fn deliver(broker: &mut Broker, due: &Due<'_>) -> Handled {
 pub const DELIVERED_BYTES: usize = 128;
 
 fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
-    let record = &due.record;
-    if due.queue != OwedQueue::Timer {
-        return properties::copy_without(record.properties, &[DUE_PROPERTY], text);
+    let (record, is_timer) = (&due.record, due.queue == OwedQueue::Timer);
+    let rest = record.properties.strip_prefix(DUE_PROPERTY.as_bytes()).and_then(|rest| {
+        let end = memchr::memchr(2, rest)?;
+        rest.get(end + 1..)
+    });
+    match rest {
+        Some(rest) if due.facts.left_out == 1 => {
+            text.extend_from_slice(rest);
+            properties::terminate(text);
+        }
+        _ => properties::copy_without(record.properties, &LEFT_OUT[..if is_timer { 3 } else { 1 }], text),
     }
-    properties::copy_without(record.properties, &[DUE_PROPERTY, "TIMER_ENQUEUE_MS", "TIMER_DEQUEUE_MS"], text);
+    if !is_timer {
+        return;
+    }
     properties::push_number(text, "TIMER_ENQUEUE_MS", record.store_timestamp);
     properties::push_number(text, "TIMER_DEQUEUE_MS", now_ms);
 }
@@ -813,7 +843,7 @@ fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
     if broker.owed.recalled.is_empty() {
         return false;
     }
-    let Some(key) = due.facts.unique_key else { return false };
+    let Some(key) = due.facts.unique_key() else { return false };
     let topic = due.facts.real_topic.unwrap_or_default();
     broker.owed.recalled.contains_key(key) || broker.owed.recalled.contains_key(format!("{topic}+{key}").as_str())
 }
@@ -895,12 +925,10 @@ fn move_to_end(broker: &mut Broker, queue: OwedQueue, offset: i64, due_ms: i64, 
         Err(handled) => return handled,
     };
     let Ok(record) = record::decode(slice.as_ref()) else { return give_up(broker, queue, offset) };
+    let facts = Facts::of(record.properties);
     let moved = match queue {
-        OwedQueue::Half => {
-            let facts = Facts::of(record.properties);
-            transaction::put_back(broker, &record, &facts, offset, None, due_ms)
-        }
-        _ => store(broker, queue, &draft_of(&record, record.properties), Some(&queue.done(offset))),
+        OwedQueue::Half => transaction::put_back(broker, &record, &facts, offset, None, due_ms),
+        _ => store(broker, queue, &draft_of(&record, facts.keys, record.properties), Some(&queue.done(offset))),
     };
     match moved {
         Ok(_) => Handled::Taken,

@@ -90,7 +90,7 @@ fn check_of(due: &Due<'_>, times: i32, placed: &Placed) -> Check {
     };
     Check {
         group: facts.producer_group.unwrap_or_default().to_owned(),
-        unique_key: facts.unique_key.map(str::to_owned),
+        unique_key: facts.unique_key().map(str::to_owned),
         queue_offset: placed.queue_offset,
         physical_offset: placed.physical_offset.to_wire(),
         body: record::encode(&real),
@@ -135,13 +135,13 @@ fn discard(broker: &mut Broker, due: &Due<'_>) -> Handled {
     };
     let mut text = Vec::with_capacity(half.properties.len());
     properties::copy_without(half.properties, &[DUE_PROPERTY, TRAN_PREPARED_QUEUE_OFFSET], &mut text);
-    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, &text) };
+    let draft = MessageDraft { topic: TRANS_CHECK_MAX_TIME_TOPIC, queue_id, ..draft_of(half, due.facts.keys, &text) };
     match broker.shard.append_consuming(&draft, &due.queue.done(due.offset), broker.now_ms) {
         Ok(_) => {
             tracing::warn!(
                 core = broker.core,
                 topic = due.facts.real_topic,
-                key = due.facts.unique_key,
+                key = due.facts.unique_key(),
                 "a half message was checked too often or became too old; it is in {TRANS_CHECK_MAX_TIME_TOPIC} now"
             );
             broker.halves.forget(half, &due.facts);
@@ -230,7 +230,7 @@ fn fetch_back(
         owed_properties(given_up.properties, &[TRANSACTION_CHECK_TIMES], broker.now_ms, real_topic, real_queue);
     properties::push(&mut text, TRANSACTION_CHECK_TIMES, b"0");
     let done = Done::one(owed::GROUP, TRANS_CHECK_MAX_TIME_TOPIC, queue_id, given_up.queue_offset);
-    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, &text), Some(&done)))
+    Ok(owed::store(broker, OwedQueue::Half, &draft_of(given_up, facts.keys, &text), Some(&done)))
 }
 
 #[cold]

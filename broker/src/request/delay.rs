@@ -68,10 +68,13 @@ impl<'a> Asked<'a> {
         self.level > 0 || self.is_level_wrong || self.is_timer()
     }
 
+    /// Whether any property of a timer is there.
+    pub fn has_timer(&self) -> bool {
+        self.timer_delay_sec.is_some() || self.timer_delay_ms.is_some() || self.timer_deliver_ms.is_some()
+    }
+
     fn is_timer(&self) -> bool {
-        let is_asked =
-            self.timer_delay_sec.is_some() || self.timer_delay_ms.is_some() || self.timer_deliver_ms.is_some();
-        is_asked && !self.was_timer
+        self.has_timer() && !self.was_timer
     }
 
     /// When the message is to be delivered; `None` for now. A level wins over a timer.

@@ -23,7 +23,7 @@ use rmq_net::message::{batch, properties};
 
 use crate::broker::{After, Body, Broker, Handled, Outcome, Refusal, SYSTEM_CORE};
 use crate::letter::{Origin, Purpose, ReplyAddress, Request};
-use crate::owed::{self, DELIVERED_BYTES, OwedQueue, owed_properties};
+use crate::owed::{self, DELIVERED_BYTES, OwedQueue, owed_properties, owed_properties_of_all};
 use crate::request::delay::{Asked, Later, RecallHandle};
 use crate::request::{dead_letter, delay, send_back, topic_change, transaction};
 use crate::state::attributes::{BATCH_CQ, QUEUE_TYPE};
@@ -213,6 +213,8 @@ struct Found<'a> {
     is_inner_batch: bool,
     /// A key the broker sets or removes itself is among them.
     has_broker_keys: bool,
+    /// The same of those it sets while a message is owed.
+    has_owed_keys: bool,
 }
 
 impl<'a> Found<'a> {
@@ -230,6 +232,7 @@ fn look_at(text: &[u8]) -> Found<'_> {
         let Some((key, value)) = properties::pair(segment) else { continue };
         match key {
             b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"__DUE_MS" => found.has_broker_keys = true,
+            b"REAL_TOPIC" | b"REAL_QID" => found.has_owed_keys = true,
             b"TRAN_MSG" => found.is_transactional = value.eq_ignore_ascii_case(b"true"),
             b"INNER_NUM" => found.is_inner_batch = true,
             b"__SHARDINGKEY" => found.has_sharding_key = true,
@@ -320,18 +323,17 @@ fn store_one(
         None => found.asked.later(broker)?,
     };
     let owed;
-    let (text, keys, handle) = match &later {
-        None => (&text[..], found.keys, None),
+    let (text, handle) = match &later {
+        None => (&text[..], None),
         Some(later) => {
             let unique_key = found.unique_key().unwrap_or_default();
-            owed = later_properties(text, unique_key, later, topic, queue_id);
+            owed = later_properties(text, &found, later, topic, queue_id);
             check_properties_size(owed.len() + DELIVERED_BYTES)?;
-            let handle = recall_handle(broker, request, later, topic, unique_key);
-            (&owed[..], MessageKeys::of(&owed), handle)
+            (&owed[..], recall_handle(broker, request, later, topic, unique_key))
         }
     };
     check_sizes(broker, request.frame.body.len(), text.len())?;
-    let mut draft = draft(broker, request, header, topic, queue_id, text, keys);
+    let mut draft = draft(broker, request, header, topic, queue_id, text, found.keys);
     if later.is_some_and(|later| later.queue == OwedQueue::Half) {
         // With them it would have no place in a queue.
         draft.sys_flag &= !TRANSACTION_MASK;
@@ -362,17 +364,24 @@ fn store_one(
 }
 
 /// A level takes the timers' properties away, as in RocketMQ.
-fn later_properties(text: &[u8], unique_key: &str, later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
+fn later_properties(text: &[u8], found: &Found<'_>, later: &Later, topic: &str, queue_id: u32) -> Vec<u8> {
     if later.queue == OwedQueue::Half {
+        let unique_key = found.unique_key().unwrap_or_default();
         return transaction::half_properties(text, unique_key, later.due_ms, topic, queue_id);
     }
-    let Some(out_ms) = later.out_ms else {
-        let timers = ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"];
-        return owed_properties(text, &timers, later.due_ms, topic, queue_id);
+    let skip: &[&str] = match later.out_ms {
+        None => &["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"],
+        Some(_) => &[],
     };
-    let mut timed = owed_properties(text, &[], later.due_ms, topic, queue_id);
-    properties::push_number(&mut timed, "TIMER_OUT_MS", out_ms);
-    timed
+    let mut owed = if found.has_owed_keys || found.asked.has_timer() && !skip.is_empty() {
+        owed_properties(text, skip, later.due_ms, topic, queue_id)
+    } else {
+        owed_properties_of_all(text, later.due_ms, topic, queue_id)
+    };
+    if let Some(out_ms) = later.out_ms {
+        properties::push_number(&mut owed, "TIMER_OUT_MS", out_ms);
+    }
+    owed
 }
 
 fn recall_handle(

@@ -152,7 +152,7 @@ pub fn put_back(
     if let Some(times) = times {
         properties::push_number(&mut text, TRANSACTION_CHECK_TIMES, times.into());
     }
-    let draft = draft_of(half, &text);
+    let draft = draft_of(half, facts.keys, &text);
     let placed = owed::store(broker, OwedQueue::Half, &draft, Some(&OwedQueue::Half.done(offset)))?;
     broker.halves.put_back.insert(first, placed.queue_offset);
     Ok(placed)
@@ -282,7 +282,7 @@ fn commit(
         queue_id,
         sys_flag: half.sys_flag & !TRANSACTION_MASK | TRANSACTION_COMMIT,
         prepared_transaction_offset: header.commit_log_offset,
-        ..draft_of(half, &text)
+        ..draft_of(half, facts.keys, &text)
     };
     let appended = broker.shard.append_consuming(&draft, &OwedQueue::Half.done(open), broker.now_ms);
     broker.scratch = text;
