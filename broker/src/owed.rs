@@ -5,6 +5,7 @@
 //! it is due, what becomes of it and the mark that it is done are one atomic append: nothing is delivered twice or lost,
 //! whenever the process dies. In memory an open message costs 32 bytes.
 
+mod near;
 pub mod soon;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use rmq_net::message::{properties, record};
 use rustc_hash::FxHashMap;
 
 use crate::broker::{Broker, Handled};
+use crate::owed::near::Near;
 use crate::owed::soon::{CopyPlace, Soon};
 use crate::request::{check_back, transaction};
 use crate::state::reserved::TIMER_TOPIC;
@@ -205,8 +207,8 @@ struct Lane {
     /// By the second in which it is due; those up to `opened_s` are in `near` or `opening`.
     later: BTreeMap<i64, Vec<OpenInSecond>>,
     /// On their way to `near`, before their second begins.
-    opening: Vec<OpenInSecond>,
-    near: BTreeMap<Key, (MessageRef, Option<CopyPlace>)>,
+    opening: std::vec::IntoIter<OpenInSecond>,
+    near: Near,
     opened_s: i64,
     /// What is late, and goes before all in `near`.
     late: VecDeque<Open>,
@@ -262,8 +264,10 @@ pub struct Owed {
 impl Lane {
     fn add(&mut self, open: Open) {
         let second = open.due_ms().div_euclid(1000);
-        if second <= self.opened_s {
-            self.near.insert(open.key, (open.message, open.copy));
+        if second == self.opened_s && self.opening.len() > 0 {
+            self.near.add_between(open);
+        } else if second <= self.opened_s {
+            self.near.add(open);
         } else {
             self.later.entry(second).or_default().push(OpenInSecond::new(open));
         }
@@ -271,13 +275,9 @@ impl Lane {
 
     /// Those whose time has come, the first ones first; what is late is not mixed with the others.
     fn due(&self, now_ms: i64) -> impl Iterator<Item = Open> {
-        let until = if self.late.is_empty() { (now_ms, Place(u64::MAX)) } else { (i64::MIN, Place(0)) };
-        let near = self.near.range(..=until);
-        self.late.iter().copied().chain(near.map(|(key, (message, copy))| Open {
-            key: *key,
-            message: *message,
-            copy: *copy,
-        }))
+        let until_ms = if self.late.is_empty() { now_ms } else { i64::MIN };
+        let near = self.near.iter().take_while(move |open| open.due_ms() <= until_ms);
+        self.late.iter().copied().chain(near)
     }
 
     /// Takes away the first that [`due`](Self::due) gave.
@@ -286,7 +286,7 @@ impl Lane {
             self.late_read_count = self.late_read_count.saturating_sub(1);
             return;
         }
-        self.near.remove(&key);
+        self.near.remove(key);
         if key <= self.read_up_to {
             self.read_count = self.read_count.saturating_sub(1);
         }
@@ -295,21 +295,21 @@ impl Lane {
     /// Puts what is late into the order of the log. A recall stays before what it may take back: it is due at the start of
     /// a span of `span_ms`, the others later in it; and it is over only with the next span.
     fn order_late(&mut self, now_ms: i64, span_ms: i64) {
-        let Some((&(first_ms, _), _)) = self.near.first_key_value() else { return };
+        let Some(first_ms) = self.near.first().map(|first| first.due_ms()) else { return };
         if !self.late.is_empty() || now_ms < first_ms + LATE_MS {
             return;
         }
         let until_ms = now_ms.min(((first_ms - 1).div_euclid(span_ms) + 1).saturating_mul(span_ms));
         let mut late = Vec::new();
         while late.len() < LATE_MAX
-            && let Some(entry) = self.near.first_entry()
-            && entry.key().0 <= until_ms
+            && let Some(first) = self.near.first()
+            && first.due_ms() <= until_ms
         {
-            let (key, (message, copy)) = entry.remove_entry();
-            if key <= self.read_up_to {
+            self.near.remove(first.key);
+            if first.key <= self.read_up_to {
                 self.read_count = self.read_count.saturating_sub(1);
             }
-            late.push(Open { key, message, copy });
+            late.push(first);
         }
         late.sort_unstable_by_key(|open| {
             let starts_span = open.due_ms().rem_euclid(span_ms) == 0;
@@ -324,18 +324,15 @@ impl Lane {
         loop {
             let second = self.opened_s;
             let begins_ms = self.opened_s.saturating_mul(1000);
-            let at_once =
-                if begins_ms <= now_ms { self.opening.len() } else { OPENED_PER_TURN.min(self.opening.len()) };
-            let rest = self.opening.len() - at_once;
-            let opened = self.opening.drain(rest..).map(|open| open.open(second));
-            self.near.extend(opened.map(|open| (open.key, (open.message, open.copy))));
-            let Some(second) = self.later.first_entry().filter(|_| self.opening.is_empty()) else { return };
+            let at_once = if begins_ms <= now_ms { usize::MAX } else { OPENED_PER_TURN };
+            self.opening.by_ref().take(at_once).for_each(|open| self.near.add(open.open(second)));
+            let Some(second) = self.later.first_entry().filter(|_| self.opening.len() == 0) else { return };
             let begins_ms = second.key() * 1000;
             if now_ms + READ_AHEAD_MS < begins_ms || begins_ms <= now_ms && self.near.len() >= READ_AHEAD {
                 return;
             }
             let (second, open) = second.remove_entry();
-            (self.opened_s, self.opening) = (second, open);
+            (self.opened_s, self.opening) = (second, open.into_iter());
             if now_ms < begins_ms {
                 return;
             }
@@ -345,18 +342,18 @@ impl Lane {
     /// Nothing open was due before; of what is not sorted yet, seconds are known.
     fn open_from_ms(&self, now_ms: i64) -> i64 {
         let late_ms = (!self.late.is_empty()).then_some(self.late_from_ms);
-        let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
-        let opening_ms = (!self.opening.is_empty()).then_some(self.opened_s * 1000);
+        let near_ms = self.near.first().map(|open| open.due_ms());
+        let opening_ms = (self.opening.len() > 0).then_some(self.opened_s * 1000);
         let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000);
         late_ms.into_iter().chain(near_ms).chain(opening_ms).chain(later_ms).min().unwrap_or(now_ms)
     }
 
     /// When there is something to do next.
     fn next_ms(&self, now_ms: i64) -> Option<i64> {
-        if !self.late.is_empty() || !self.opening.is_empty() {
+        if !self.late.is_empty() || self.opening.len() > 0 {
             return Some(now_ms);
         }
-        let near_ms = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        let near_ms = self.near.first().map(|open| open.due_ms());
         let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000 - READ_AHEAD_MS);
         near_ms.into_iter().chain(later_ms).min()
     }
@@ -672,12 +669,13 @@ fn settle_rows(broker: &mut Broker, queue: OwedQueue, from: i64, end: i64, read:
 fn settle_due(broker: &mut Broker, kind: Kind) {
     let is_late = !broker.owed.lane(kind).late.is_empty();
     let mut left = kind.per_look(is_late);
+    let mut together = Vec::with_capacity(TAKEN_TOGETHER);
     for _ in 0..LOOKED_AT_PER_TURN / TAKEN_TOGETHER {
-        let together: Vec<_> = broker.owed.due_together(kind, broker.now_ms).collect();
+        together.extend(broker.owed.due_together(kind, broker.now_ms));
         if together.is_empty() {
             return;
         }
-        for (open, copy) in together {
+        for (open, copy) in together.drain(..) {
             if settle_one(broker, &open, copy, &mut left) == Handled::Full {
                 return;
             }
@@ -850,7 +848,6 @@ fn is_recalled(broker: &Broker, due: &Due<'_>) -> bool {
 
 /// Has messages read that are due soon, many at a time: those that stand together in the log are read together.
 fn read_ahead(broker: &mut Broker, kind: Kind) {
-    use std::ops::Bound::{Excluded, Unbounded};
     let (until_ms, durable) = (broker.now_ms + READ_AHEAD_MS, broker.shard.durable().bytes());
     let lane = broker.owed.lane(kind);
     let mut messages = Vec::new();
@@ -861,16 +858,13 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
             lane.late_read_count = until;
         }
     } else if lane.read_count <= READ_AHEAD / 2 {
-        let is_next = |key: &Key, message: &MessageRef| {
-            key.0 <= until_ms && message.position().bytes() + u64::from(message.size_bytes()) <= durable
+        let is_next = |open: &Open| {
+            let end = open.message.position().bytes() + u64::from(open.message.size_bytes());
+            open.due_ms() <= until_ms && end <= durable
         };
-        let ahead = lane.near.range((Excluded(lane.read_up_to), Unbounded));
-        for (key, (message, copy)) in
-            ahead.take_while(|(key, (message, _))| is_next(key, message)).take(READ_AHEAD - lane.read_count)
-        {
-            lane.read_up_to = *key;
-            messages.push(Open { key: *key, message: *message, copy: *copy });
-        }
+        let ahead = lane.near.after(lane.read_up_to).take_while(is_next);
+        messages.extend(ahead.take(READ_AHEAD - lane.read_count));
+        lane.read_up_to = messages.last().map_or(lane.read_up_to, |open| open.key);
         lane.read_count += messages.len();
     }
     messages.retain(|open| {

@@ -218,11 +218,15 @@ impl Offsets {
     pub fn mark_done(&mut self, done: &Done<'_>, end: LogPosition) {
         let entry = entry_of(&mut self.groups, done.group, done.topic, done.queue_id);
         let from = entry.offset;
+        let mut is_first_done = false;
         for offset in done.offsets().filter(|offset| *offset >= from) {
             entry.done.insert(offset);
             entry.land(offset, &mut self.due);
+            is_first_done |= offset == from;
         }
-        entry.offset = entry.done.advance(entry.offset);
+        if is_first_done {
+            entry.offset = entry.done.advance(from);
+        }
         entry.end = end;
     }
 

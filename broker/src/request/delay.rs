@@ -154,10 +154,20 @@ pub struct RecallHandle<'a> {
 
 impl RecallHandle<'_> {
     /// URL-safe Base64 of `v1 TOPIC BROKER TIMESTAMP KEY`.
-    pub fn encode(&self) -> String {
-        let (timestamp, mut digits) = (self.timestamp_ms, itoa::Buffer::new());
-        let parts = ["v1", &self.topic, &self.broker_name, digits.format(timestamp), &self.unique_key];
-        BASE64_URL_SAFE.encode(parts.join(" "))
+    pub fn encode_in<'b>(&self, buffer: &'b mut Vec<u8>) -> &'b [u8] {
+        let mut digits = itoa::Buffer::new();
+        buffer.clear();
+        buffer.extend_from_slice(b"v1");
+        for part in [&self.topic, &self.broker_name, digits.format(self.timestamp_ms), &self.unique_key] {
+            buffer.push(b' ');
+            buffer.extend_from_slice(part.as_bytes());
+        }
+        let plain_bytes = buffer.len();
+        buffer.resize(plain_bytes + plain_bytes.div_ceil(3) * 4, 0);
+        let (plain, encoded) = buffer.split_at_mut(plain_bytes);
+        let written = BASE64_URL_SAFE.encode_slice(plain, encoded);
+        debug_assert_eq!(written, Ok(encoded.len()), "padded Base64 has four characters for three bytes");
+        encoded
     }
 }
 
@@ -187,7 +197,9 @@ mod tests {
         fn handles_are_read_back(topic in "[a-zA-Z0-9_%-]{1,40}", key in "[0-9A-F]{1,40}", timestamp_ms in 0..i64::MAX) {
             let handle =
                 RecallHandle { topic: topic.into(), broker_name: "broker-a".into(), timestamp_ms, unique_key: key.into() };
-            prop_assert_eq!(RecallHandle::decode(&handle.encode()), Some(handle));
+            let mut buffer = b"old".to_vec();
+            let text = str::from_utf8(handle.encode_in(&mut buffer)).unwrap();
+            prop_assert_eq!(RecallHandle::decode(text), Some(handle));
         }
 
         #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rmq_engine::commit_log::record::DUE_PROPERTY;
 use rmq_engine::{AppendError, BatchItem, MessageDraft, MessageKeys, PhysicalOffset, Placed};
-use rmq_net::body::TopicFilterType;
+use rmq_net::body::{TopicConfig, TopicFilterType};
 use rmq_net::codes::{request, response};
 use rmq_net::frame::Frame;
 use rmq_net::header::send::SendHeader;
@@ -40,17 +40,21 @@ pub struct SendDone {
     queue_offset: i64,
     first: PhysicalOffset,
     transaction_id: ShortText,
-    rare: Option<Box<Rare>>,
+    extra: Extra,
 }
 
-const _: () = assert!(size_of::<SendDone>() <= 96, "what is moved for each send");
+const _: () = assert!(size_of::<SendDone>() <= 112, "what is moved for each send");
 
 /// What few sends have.
-enum Rare {
+enum Extra {
+    None,
     /// Where the messages of a batch are.
     Batch(Box<[PhysicalOffset]>),
-    /// Of a timer.
-    RecallHandle(String),
+    /// What its recall handle says.
+    Timer {
+        topic: Arc<TopicConfig>,
+        timestamp_ms: i64,
+    },
 }
 
 /// A unique key as stock clients make them fits inline, so that parking a reply allocates nothing.
@@ -323,13 +327,12 @@ fn store_one(
         None => found.asked.later(broker)?,
     };
     let owed;
-    let (text, handle) = match &later {
-        None => (&text[..], None),
+    let (text, extra) = match &later {
+        None => (&text[..], Extra::None),
         Some(later) => {
-            let unique_key = found.unique_key().unwrap_or_default();
             owed = later_properties(text, &found, later, topic, queue_id);
             check_properties_size(owed.len() + DELIVERED_BYTES)?;
-            (&owed[..], recall_handle(broker, request, later, topic, unique_key))
+            (&owed[..], recallable(broker, request, later, topic))
         }
     };
     check_sizes(broker, request.frame.body.len(), text.len())?;
@@ -354,7 +357,7 @@ fn store_one(
                 queue_offset: placed.queue_offset,
                 first: placed.physical_offset,
                 transaction_id: ShortText::new(found.keys.unique().unwrap_or_default()),
-                rare: handle.map(|handle| Box::new(Rare::RecallHandle(handle))),
+                extra,
             };
             broker.after(placed.end, After::SendDone(done));
             Ok(Handled::Taken)
@@ -384,24 +387,12 @@ fn later_properties(text: &[u8], found: &Found<'_>, later: &Later, topic: &str, 
     owed
 }
 
-fn recall_handle(
-    broker: &Broker,
-    request: &Request<'_>,
-    later: &Later,
-    topic: &str,
-    unique_key: &str,
-) -> Option<String> {
-    let timestamp_ms = later.out_ms? + 1;
-    if group_of_retry_topic(topic).is_some() || request.origin.purpose != Purpose::Client {
-        return None;
+fn recallable(broker: &Broker, request: &Request<'_>, later: &Later, topic: &str) -> Extra {
+    let is_of_client = group_of_retry_topic(topic).is_none() && request.origin.purpose == Purpose::Client;
+    match (later.out_ms.filter(|_| is_of_client), broker.topics.get(topic)) {
+        (Some(out_ms), Some(config)) => Extra::Timer { topic: Arc::clone(config), timestamp_ms: out_ms + 1 },
+        _ => Extra::None,
     }
-    let handle = RecallHandle {
-        topic: topic.into(),
-        broker_name: broker.config.broker_name.as_str().into(),
-        timestamp_ms,
-        unique_key: unique_key.into(),
-    };
-    Some(handle.encode())
 }
 
 /// Each item becomes a message of its own; its properties are stored byte for byte.
@@ -466,7 +457,7 @@ fn store_batch(
                 queue_offset: first.queue_offset,
                 first: first.physical_offset,
                 transaction_id,
-                rare: Some(Box::new(Rare::Batch(placed.iter().map(|one| one.physical_offset).collect()))),
+                extra: Extra::Batch(placed.iter().map(|one| one.physical_offset).collect()),
             };
             let end = last.end;
             broker.after(end, After::SendDone(done));
@@ -591,6 +582,19 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
     let code = if done.purpose == Purpose::PushedReply { response::SUCCESS } else { code };
     let (store_host, prefix) = (broker.store_host, Arc::clone(&broker.send_reply_prefix));
     let transaction_id = done.transaction_id.as_str();
+    let mut scratch = std::mem::take(&mut broker.scratch);
+    let handle = match &done.extra {
+        Extra::Timer { topic, timestamp_ms } => {
+            let handle = RecallHandle {
+                topic: topic.topic_name.as_str().into(),
+                broker_name: broker.config.broker_name.as_str().into(),
+                timestamp_ms: *timestamp_ms,
+                unique_key: transaction_id.into(),
+            };
+            handle.encode_in(&mut scratch)
+        }
+        _ => &[],
+    };
     broker.reply(done.to, code, Body::None, |ext| {
         ext.begin_with(&prefix);
         ext.plain("msgId", |out| write_ids(out, store_host, done));
@@ -599,16 +603,17 @@ pub fn answer(broker: &mut Broker, done: &SendDone, code: i32) {
         if !transaction_id.is_empty() {
             ext.text("transactionId", transaction_id);
         }
-        if let Some(Rare::RecallHandle(handle)) = done.rare.as_deref() {
-            ext.text("recallHandle", handle);
+        if !handle.is_empty() {
+            ext.plain("recallHandle", |out| out.extend_from_slice(handle));
         }
     });
+    broker.scratch = scratch;
 }
 
 /// Offset message ids, joined by commas.
 fn write_ids(out: &mut Vec<u8>, store_host: SocketAddr, done: &SendDone) {
-    let positions = match done.rare.as_deref() {
-        Some(Rare::Batch(positions)) => positions,
+    let positions = match &done.extra {
+        Extra::Batch(positions) => positions,
         _ => std::slice::from_ref(&done.first),
     };
     for (number, position) in positions.iter().enumerate() {

@@ -136,7 +136,7 @@ pub enum ReadRecord {
 }
 
 /// Where a message stands in the log of its shard, and how it is verified: enough to read it alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageRef {
     pub(crate) position: u64,
     pub(crate) size_bytes: u32,
