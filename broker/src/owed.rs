@@ -264,9 +264,7 @@ pub struct Owed {
 impl Lane {
     fn add(&mut self, open: Open) {
         let second = open.due_ms().div_euclid(1000);
-        if second == self.opened_s && self.opening.len() > 0 {
-            self.near.add_between(open);
-        } else if second <= self.opened_s {
+        if second <= self.opened_s {
             self.near.add(open);
         } else {
             self.later.entry(second).or_default().push(OpenInSecond::new(open));
@@ -295,21 +293,19 @@ impl Lane {
     /// Puts what is late into the order of the log. A recall stays before what it may take back: it is due at the start of
     /// a span of `span_ms`, the others later in it; and it is over only with the next span.
     fn order_late(&mut self, now_ms: i64, span_ms: i64) {
-        let Some(first_ms) = self.near.first().map(|first| first.due_ms()) else { return };
+        let Some(first_ms) = self.near.first_ms() else { return };
         if !self.late.is_empty() || now_ms < first_ms + LATE_MS {
             return;
         }
         let until_ms = now_ms.min(((first_ms - 1).div_euclid(span_ms) + 1).saturating_mul(span_ms));
-        let mut late = Vec::new();
-        while late.len() < LATE_MAX
-            && let Some(first) = self.near.first()
-            && first.due_ms() <= until_ms
-        {
-            self.near.remove(first.key);
-            if first.key <= self.read_up_to {
+        self.near.sort_until(until_ms);
+        let is_late = |open: &Open| open.due_ms() <= until_ms;
+        let mut late: Vec<_> = self.near.iter().take_while(is_late).take(LATE_MAX).collect();
+        for open in &late {
+            self.near.remove(open.key);
+            if open.key <= self.read_up_to {
                 self.read_count = self.read_count.saturating_sub(1);
             }
-            late.push(first);
         }
         late.sort_unstable_by_key(|open| {
             let starts_span = open.due_ms().rem_euclid(span_ms) == 0;
@@ -321,6 +317,7 @@ impl Lane {
     /// Sorts the seconds that are about to come, one after the other: after a long stop there may be millions due. A second
     /// that has not begun is sorted a little in each turn.
     fn open_seconds(&mut self, now_ms: i64) {
+        self.near.move_to(now_ms);
         loop {
             let second = self.opened_s;
             let begins_ms = self.opened_s.saturating_mul(1000);
@@ -342,7 +339,7 @@ impl Lane {
     /// Nothing open was due before; of what is not sorted yet, seconds are known.
     fn open_from_ms(&self, now_ms: i64) -> i64 {
         let late_ms = (!self.late.is_empty()).then_some(self.late_from_ms);
-        let near_ms = self.near.first().map(|open| open.due_ms());
+        let near_ms = self.near.first_ms();
         let opening_ms = (self.opening.len() > 0).then_some(self.opened_s * 1000);
         let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000);
         late_ms.into_iter().chain(near_ms).chain(opening_ms).chain(later_ms).min().unwrap_or(now_ms)
@@ -353,7 +350,7 @@ impl Lane {
         if !self.late.is_empty() || self.opening.len() > 0 {
             return Some(now_ms);
         }
-        let near_ms = self.near.first().map(|open| open.due_ms());
+        let near_ms = self.near.first_ms();
         let later_ms = self.later.first_key_value().map(|(second, _)| second * 1000 - READ_AHEAD_MS);
         near_ms.into_iter().chain(later_ms).min()
     }
@@ -391,6 +388,8 @@ impl Owed {
     }
 
     pub fn release_spare_buffers(&mut self) {
+        self.delayed.near.release_spare_room();
+        self.halves.near.release_spare_room();
         self.soon.release_spare_buffers();
     }
 
@@ -417,11 +416,12 @@ impl Owed {
     }
 
     /// The next messages whose time has come, with their copies.
-    fn due_together(&self, kind: Kind, now_ms: i64) -> impl Iterator<Item = (Open, Option<Slice>)> {
+    fn due_together(&mut self, kind: Kind, now_ms: i64) -> impl Iterator<Item = (Open, Option<Slice>)> {
         let lane = match kind {
-            Kind::Delayed => &self.delayed,
-            Kind::Half => &self.halves,
+            Kind::Delayed => &mut self.delayed,
+            Kind::Half => &mut self.halves,
         };
+        lane.near.sort_until(now_ms);
         lane.due(now_ms).take(TAKEN_TOGETHER).map(|open| (open, self.soon.fetch(&open)))
     }
 
@@ -858,6 +858,7 @@ fn read_ahead(broker: &mut Broker, kind: Kind) {
             lane.late_read_count = until;
         }
     } else if lane.read_count <= READ_AHEAD / 2 {
+        lane.near.sort_until(until_ms);
         let is_next = |open: &Open| {
             let end = open.message.position().bytes() + u64::from(open.message.size_bytes());
             open.due_ms() <= until_ms && end <= durable
