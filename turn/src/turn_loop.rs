@@ -65,7 +65,7 @@ pub enum Waiting {
     Many,
 }
 
-/// The clocks, read once per turn.
+/// The clocks, read when a turn begins and with each letter: nothing is handled at a time before it was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     pub monotonic: Instant,
@@ -316,6 +316,8 @@ fn run_turn<A: App>(core: &mut Core<A::Letter>, app: &mut A, wake: &mut WakeWatc
     }
     while let Some((from, letter)) = core.post.receive() {
         had_work = true;
+        // Its sender may have sent it after this turn began.
+        core.clock = Clock::now();
         core.account.change(Work::Letters);
         app.on_letter(core, from, letter);
     }
@@ -432,5 +434,53 @@ mod tests {
     #[test]
     fn letters_wake_sleeping_cores_while_background_tasks_live() {
         play(true);
+    }
+
+    /// Core 0 tells core 1 the time, which takes long over each letter.
+    struct TimeTeller {
+        left: u32,
+    }
+
+    impl App for TimeTeller {
+        type Letter = i64;
+
+        fn on_completion(&mut self, _: &mut Core<i64>, completion: Completion) {
+            panic!("no operation was submitted: {completion:?}");
+        }
+
+        fn on_letter(&mut self, core: &mut Core<i64>, _: usize, sent_ms: i64) {
+            assert!(core.clock.wall_ms >= sent_ms, "handled {} ms before it was sent", sent_ms - core.clock.wall_ms);
+            self.left -= 1;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+
+        fn on_turn_end(&mut self, core: &mut Core<i64>) {
+            if core.index() == 0 {
+                self.left -= 1;
+                core.post.send(1, Clock::now().wall_ms);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            Some(Instant::now() + Duration::from_millis(1))
+        }
+
+        fn waited_for_by(&self) -> Waiting {
+            Waiting::Nobody
+        }
+
+        fn is_finished(&self) -> bool {
+            self.left == 0
+        }
+
+        fn name_of(_: u8) -> &'static str {
+            "nothing"
+        }
+    }
+
+    #[test]
+    fn letters_are_not_handled_at_a_time_before_they_were_sent() {
+        run(2, |_| (), |_: &mut Core<i64>| Ok(TimeTeller { left: 50 })).unwrap();
     }
 }
