@@ -801,10 +801,8 @@ pub const DELIVERED_BYTES: usize = 128;
 
 fn delivered_properties(text: &mut Vec<u8>, due: &Due<'_>, now_ms: i64) {
     let (record, is_timer) = (&due.record, due.queue == OwedQueue::Timer);
-    let rest = record.properties.strip_prefix(DUE_PROPERTY.as_bytes()).and_then(|rest| {
-        let end = memchr::memchr(2, rest)?;
-        rest.get(end + 1..)
-    });
+    let due_ms = record.properties.strip_prefix(DUE_PROPERTY.as_bytes()).and_then(|rest| rest.strip_prefix(b"\x01"));
+    let rest = due_ms.and_then(|due_ms| due_ms.get(memchr::memchr(2, due_ms)? + 1..));
     match rest {
         Some(rest) if due.facts.left_out == 1 => {
             text.extend_from_slice(rest);
