@@ -23,7 +23,7 @@ struct SameMs {
     is_sorted: bool,
 }
 
-/// See the module. A message costs a fifth of what a tree takes, which has only those that are due outside of the window.
+/// See the module. A tree costs much more per message, and has only those that are due outside of the window.
 pub struct Near {
     /// What is due at `from_ms` stands at that time modulo [`WINDOW_MS`].
     window: Box<[SameMs]>,
